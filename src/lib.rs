@@ -1,1 +1,28 @@
+//! Pairgate: a self-hosted device-code broker.
+//!
+//! **A code exists only if a device that we registered, and that an administrator paired, asked for it with its own key.**
+//!
+//! Where to begin: [`model`] has the nouns, [`broker`] everything that the product can do, [`store`] what is kept and how, [`device_auth`] who is
+//! calling, [`http`] the routes and pages, [`cli`] the commands. Layers are strictly downward (`docs/architecture.md`):
+//! `clock id secret` · `oauth config` · `model telemetry` · `store` · `device_auth` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
 
+pub mod clock;
+pub mod id;
+pub mod secret;
+
+pub mod config;
+pub mod oauth;
+
+pub mod model;
+pub mod telemetry;
+
+pub mod store;
+
+pub mod device_auth;
+
+pub mod broker;
+
+pub mod http;
+
+pub mod cli;
+pub mod simulator;

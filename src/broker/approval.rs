@@ -1,0 +1,200 @@
+//! The approver's side (design section 4, steps 4 and 5).
+//!
+//! 1. The approver types or scans a code: [`Broker::open_code`]. It claims the sign-in for this person; the device now shows a number.
+//! 2. The page shows what is verified: [`Broker::review`].
+//! 3. The approver decides: [`Broker::decide`]. Approving needs the number that only this device shows.
+//!
+//! A code that is unknown, spent, expired, foreign or another's gives one answer.
+
+use std::net::IpAddr;
+
+use crate::broker::refusals::network_of;
+use crate::broker::{Broker, Caller, UseCaseError};
+use crate::id::{GrantId, OperatorId};
+use crate::model::audit::Event;
+use crate::model::device::{Device, DeviceState};
+use crate::model::grant::{Grant, Standing};
+use crate::model::kind::Kind;
+use crate::model::operator::Role;
+use crate::model::user_code::UserCode;
+use crate::secret::{b64u, is_equal};
+use crate::store::{ClaimOutcome, Decision, GrantOfDevice, GuessBucket, StoreError};
+
+/// Wrong codes in ten minutes: of one approver, of one address, of all (R-8628-16).
+const GUESSES: (i64, i64, i64) = (10, 30, 300);
+
+/// What became of a code that somebody typed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is this approver's to decide.
+    Claimed(GrantId),
+    /// None of ours, or not (any more) this approver's.
+    NotOurs,
+    /// Too many wrong codes; ask again in some minutes.
+    TooManyGuesses,
+}
+
+/// Everything that the approve page shows. All of it is verified by the broker, except where `Device::facts` says what people wrote down.
+#[derive(Debug)]
+pub struct Review<'a> {
+    /// The sign-in.
+    pub grant: Grant,
+    /// The device.
+    pub device: Device,
+    /// Its kind.
+    pub kind: &'a Kind,
+    /// Site name.
+    pub site: String,
+    /// Is the device on its site's network? `None` if nobody has said which that is.
+    pub on_site: Option<bool>,
+    /// Digest of what is shown; comes back with the decision.
+    pub shown: String,
+}
+
+/// What became of a decision.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It stands.
+    Done,
+    /// Another number; tries left, zero when that has denied the sign-in.
+    WrongNumber(u8),
+    /// The page was old: what it showed is not what is asked now. Nothing was decided.
+    Outdated,
+    /// It was over before.
+    Over,
+}
+
+impl Broker {
+    /// Opens a code for this approver.
+    ///
+    /// # Errors
+    /// If the caller may not approve, or the store fails.
+    pub async fn open_code(&self, caller: &Caller, input: &str) -> Result<Opened, UseCaseError> {
+        let by = approver(caller)?;
+        let context = self.context(caller);
+        let buckets = buckets(by, caller.peer);
+        if self.store.is_guess_budget_spent(&buckets, context.now).await? {
+            return Ok(Opened::TooManyGuesses);
+        }
+        let prefixes = self.kinds.iter().map(|kind| kind.prefix.as_str());
+        let found = match UserCode::parse_any(input, prefixes) {
+            Some(code) => self.store.grant_by_user_code(&code.hash(&self.user_code_key)).await?,
+            None => None,
+        };
+        let device = match &found {
+            Some(grant) => self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active),
+            None => None,
+        };
+        if let (Some(grant), Some(device)) = (found, device) {
+            let wants_number = self.kind(&device.facts.kind).is_none_or(|kind| kind.confirmation_number);
+            let number = if wants_number { Some(format!("{:02}", self.random.below(100)?)) } else { None };
+            let outcome = self.store.claim_grant(grant.id, by, number.as_deref(), &context).await?;
+            self.wake.grant(grant.id);
+            if outcome == ClaimOutcome::Claimed {
+                return Ok(Opened::Claimed(grant.id));
+            }
+        }
+        self.store.record_guess(&buckets, &context).await?;
+        self.wake.pages();
+        Ok(Opened::NotOurs)
+    }
+
+    /// What there is to decide, for the approver who opened it.
+    ///
+    /// # Errors
+    /// If it is over, or another's: the same answer.
+    pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review<'_>, UseCaseError> {
+        let by = approver(caller)?;
+        let over = || UseCaseError::NotFound("this sign-in is over, or was opened by somebody else. If the device still waits, start again on it".into());
+        let grant = self.store.grant(id).await?.ok_or_else(over)?;
+        let is_mine = grant.claim.as_ref().is_some_and(|claim| claim.by == by);
+        let is_pending = matches!(grant.standing(self.now()), Standing::Pending { .. });
+        let device = self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active);
+        let (Some(device), true, true) = (device, is_mine, is_pending) else { return Err(over()) };
+        let kind = self.kind(&device.facts.kind).ok_or_else(over)?;
+        let site = self.store.site(&device.facts.site).await?;
+        let on_site = site.as_ref().zip(grant.peer).and_then(|(site, peer)| site.has_address(peer));
+        let shown = self.shown_digest(&grant, &device, on_site);
+        Ok(Review { site: site.map_or_else(String::new, |site| site.name), on_site, shown, kind, grant, device })
+    }
+
+    /// The code of this sign-in, as its device shows it, if that is what was typed.
+    pub fn code_of(&self, review: &Review<'_>, typed: &str) -> Option<String> {
+        let code = UserCode::parse_any(typed, [review.kind.prefix.as_str()])?;
+        is_equal(&code.hash(&self.user_code_key), &review.grant.user_code_hash).then(|| code.display(&review.kind.prefix))
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// If the caller may not approve, or the store fails.
+    pub async fn decide(&self, caller: &Caller, id: GrantId, decision: Decision, shown: &str, number: &str) -> Result<Decided, UseCaseError> {
+        let by = approver(caller)?;
+        let review = match self.review(caller, id).await {
+            Ok(review) => review,
+            Err(UseCaseError::NotFound(_)) => return Ok(Decided::Over),
+            Err(error) => return Err(error),
+        };
+        let context = self.context(caller);
+        if decision == Decision::Approve {
+            // Denying is safe whatever the page showed; approving is only for exactly what it showed.
+            if !is_equal(review.shown.as_bytes(), shown.as_bytes()) {
+                return Ok(Decided::Outdated);
+            }
+            let wanted = review.grant.claim.as_ref().and_then(|claim| claim.confirmation_number.as_deref());
+            let typed: String = number.chars().filter(|character| !character.is_whitespace()).collect();
+            let fits = match wanted {
+                Some(wanted) => is_equal(wanted.as_bytes(), typed.as_bytes()),
+                // The kind needs no number; then the site's network is what proves that the device is where it should be.
+                None => !review.kind.confirmation_number && review.on_site == Some(true),
+            };
+            if !fits {
+                let left = self.store.record_wrong_number(id, by, &context).await?;
+                self.wake.grant(id);
+                return Ok(left.map_or(Decided::Over, Decided::WrongNumber));
+            }
+        }
+        let is_done = self.store.decide_grant(id, by, decision, &context).await?;
+        self.wake.grant(id);
+        Ok(if is_done { Decided::Done } else { Decided::Over })
+    }
+
+    /// Somebody was sent a code that is not ours, and says so.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn report_foreign_code(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        self.store.record(Event::CodeReported, None, "", &self.context(caller)).await?;
+        self.wake.pages();
+        Ok(())
+    }
+
+    /// Sign-ins that wait, oldest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn pending_grants(&self, limit: u32) -> Result<Vec<GrantOfDevice>, StoreError> {
+        self.store.pending_grants(self.now(), limit).await
+    }
+
+    fn shown_digest(&self, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
+        let shown = serde_json::json!([
+            grant.id, device.id, device.facts, b64u(&grant.jkt), grant.scope.to_string(), grant.resource, grant.peer, on_site,
+            grant.claim.as_ref().map(|claim| claim.at)
+        ]);
+        b64u(&self.shown_key.tag(&[shown.to_string().as_bytes()]))
+    }
+}
+
+/// Only a person approves: neither the command line nor any other machine.
+fn approver(caller: &Caller) -> Result<OperatorId, UseCaseError> {
+    caller.must(Role::may_approve)?;
+    caller.operator.ok_or(UseCaseError::NotAllowed)
+}
+
+fn buckets(by: OperatorId, peer: Option<IpAddr>) -> Vec<GuessBucket> {
+    let (per_approver, per_address, in_all) = GUESSES;
+    let mut buckets = vec![(format!("operator:{}", by.0), per_approver), ("all".into(), in_all)];
+    buckets.extend(peer.map(|peer| (format!("address:{}", network_of(peer)), per_address)));
+    buckets
+}

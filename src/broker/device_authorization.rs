@@ -1,0 +1,159 @@
+//! `POST /device_authorization` (RFC 8628 section 3.1): the one place where codes are made.
+//!
+//! 1. Authenticate by the pinned key. Nobody else gets further, and nothing is stored for anybody else.
+//! 2. The device is active, and where its kind wants it to be.
+//! 3. Scope and resource are on the kind's list.
+//! 4. Mint. In one transaction the store checks the budget, ends the former open sign-in, and writes code and record.
+
+use crate::broker::{Broker, token};
+use crate::clock::Timestamp;
+use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented, Refused, authenticate};
+use crate::model::audit::{Actor, Context, Event};
+use crate::model::device::{Device, DeviceState};
+use crate::model::kind::Kind;
+use crate::model::user_code::UserCode;
+use crate::oauth::DeviceAuthorizationResponse;
+use crate::oauth::error::OAuthError;
+use crate::oauth::form::Form;
+use crate::oauth::scope::Scope;
+use crate::secret::Bytes32;
+use crate::secret::sha256;
+use crate::store::{Mint, NewGrant, StoreError};
+
+/// An answer of a device endpoint, and the nonce for the next proof.
+pub struct Answer<T> {
+    /// The body, or the error.
+    pub outcome: Result<T, OAuthError>,
+    /// `DPoP-Nonce`, for whoever sent a proof.
+    pub nonce: Option<String>,
+    /// Seconds that a poll was allowed to be held (`Preference-Applied`).
+    pub waited: Option<u32>,
+}
+
+impl<T> Answer<T> {
+    pub(super) const fn refused(error: OAuthError) -> Self {
+        Self { outcome: Err(error), nonce: None, waited: None }
+    }
+}
+
+impl Broker {
+    /// Mints a code for an authenticated device.
+    pub async fn device_authorization(&self, presented: &Presented<'_>, body: &[u8]) -> Answer<DeviceAuthorizationResponse> {
+        let form = match Form::parse(body) {
+            Ok(form) => form,
+            Err(error) => return Answer::refused(error),
+        };
+        // 1.
+        let AuthenticatedDevice { device, confirmation } = match self.authenticate(presented, &form).await {
+            Ok(authenticated) => authenticated,
+            Err(answer) => return answer,
+        };
+        let now = self.now();
+        let outcome = self.mint(&device, confirmation, &form, presented, now).await;
+        if let Err(error @ (OAuthError::UnauthorizedClient | OAuthError::InvalidScope | OAuthError::InvalidTarget | OAuthError::TooManyRequests { .. })) =
+            &outcome
+        {
+            let why = error.body().error_description;
+            self.note_refusal(Event::CodeRefused, Some(&device.id), &why, presented.peer).await;
+        }
+        Answer { outcome, nonce: Some(self.next_nonce(&confirmation.jkt)), waited: None }
+    }
+
+    async fn mint(
+        &self,
+        device: &Device,
+        confirmation: Confirmation,
+        form: &Form<'_>,
+        presented: &Presented<'_>,
+        now: Timestamp,
+    ) -> Result<DeviceAuthorizationResponse, OAuthError> {
+        // 2.
+        let kind = self.kind(&device.facts.kind).filter(|_| device.state == DeviceState::Active).ok_or(OAuthError::UnauthorizedClient)?;
+        if kind.site_network && !self.is_on_site(device, presented.peer).await? {
+            return Err(OAuthError::UnauthorizedClient);
+        }
+        // 3.
+        let (scope, resource) = (requested_scope(kind, form)?, requested_resource(kind, form)?);
+        // 4.
+        let unavailable = |_| OAuthError::Unavailable;
+        let secret = self.random.bytes32().map_err(unavailable)?;
+        let user_code = UserCode::mint(&self.random).map_err(unavailable)?;
+        let new = NewGrant {
+            device_row: device.row,
+            device: device.id.clone(),
+            jkt: confirmation.jkt,
+            device_code_hash: sha256(&[&secret]),
+            user_code_hash: user_code.hash(&self.user_code_key),
+            scope,
+            resource,
+            expires_at: now.plus(kind.code_lifetime),
+            codes_per_hour: kind.codes_per_hour,
+        };
+        let context = Context { now, actor: Actor::Device(device.id.clone()), peer: presented.peer };
+        let id = match self.store.mint_grant(&new, &context).await? {
+            Mint::Minted(id) => id,
+            Mint::OverBudget { retry_after } => return Err(OAuthError::TooManyRequests { retry_after }),
+            Mint::Lost => return Err(OAuthError::UnauthorizedClient),
+        };
+        // The former sign-in, if one was open, has just been revoked: a poll that is held on it may answer.
+        if let Some(former) = device.pending_grant {
+            self.wake.grant(former);
+        }
+        self.wake.pages();
+        let user_code = user_code.display(&kind.prefix);
+        Ok(DeviceAuthorizationResponse {
+            device_code: token::reference(id, &secret),
+            verification_uri_complete: format!("{}?user_code={user_code}", self.endpoints.verification),
+            verification_uri: self.endpoints.verification.clone(),
+            user_code,
+            expires_in: i64::try_from(kind.code_lifetime.as_secs()).unwrap_or(300),
+            interval: crate::model::grant::INTERVAL,
+        })
+    }
+
+    /// Is the device on its site's network? No, as long as nobody has said which that is.
+    async fn is_on_site(&self, device: &Device, peer: Option<std::net::IpAddr>) -> Result<bool, StoreError> {
+        let site = self.store.site(&device.facts.site).await?;
+        Ok(site.zip(peer).and_then(|(site, peer)| site.has_address(peer)).unwrap_or(false))
+    }
+
+    /// Authenticates a request, and records a refusal. The refusal becomes the answer.
+    pub(super) async fn authenticate<T>(&self, presented: &Presented<'_>, form: &Form<'_>) -> Result<AuthenticatedDevice, Answer<T>> {
+        match authenticate(self.store.as_ref(), &self.proofs, presented, form, self.now()).await {
+            Ok(authenticated) => Ok(authenticated),
+            Err(Refused { error, proven, tripwire }) => {
+                if let Some(tripwire) = tripwire {
+                    self.note_refusal(tripwire.event, tripwire.device.as_ref(), &tripwire.detail, presented.peer).await;
+                }
+                Err(Answer { outcome: Err(error), nonce: proven.map(|jkt| self.next_nonce(&jkt)), waited: None })
+            }
+        }
+    }
+
+    pub(super) fn next_nonce(&self, jkt: &Bytes32) -> String {
+        self.proofs.nonces.issue(jkt, self.now())
+    }
+}
+
+/// The scope of a request: the kind's, or a part of it.
+fn requested_scope(kind: &Kind, form: &Form<'_>) -> Result<Scope, OAuthError> {
+    let Some(text) = form.get("scope") else { return Ok(kind.scope()) };
+    let scope = Scope::parse(text).filter(|scope| !scope.is_empty() && scope.is_within(&kind.scope()));
+    scope.ok_or(OAuthError::InvalidScope)
+}
+
+/// The resource of a request: the kind's first, or one of the others (RFC 8707 section 2).
+fn requested_resource(kind: &Kind, form: &Form<'_>) -> Result<String, OAuthError> {
+    let resource = match form.get("resource") {
+        Some(text) => kind.resources.iter().find(|resource| *resource == text),
+        None => kind.resources.first(),
+    };
+    resource.cloned().ok_or(OAuthError::InvalidTarget)
+}
+
+impl From<StoreError> for OAuthError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a device could not be served");
+        Self::Unavailable
+    }
+}

@@ -1,0 +1,304 @@
+//! The use cases: everything that the product can do. HTTP, the command line and (later) MQTT call the same methods on one [`Broker`].
+//!
+//! | file | does |
+//! | --- | --- |
+//! | [`registry`] | register, suspend, resume, retire devices; sites |
+//! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
+//! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
+//! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
+//! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
+//! | [`people`] | operators, sign-in links, sessions |
+//! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::device_auth::Proofs;
+use crate::id::OperatorId;
+use crate::model::audit::{Actor, Context, Event};
+use crate::model::kind::Kind;
+use crate::model::operator::Role;
+use crate::oauth::jose::SigningKey;
+use crate::oauth::metadata::{Endpoints, Metadata};
+use crate::secret::{MacKey, MasterKey, Random};
+use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
+
+pub mod approval;
+pub mod device_authorization;
+pub mod pacing;
+pub mod pairing;
+pub mod people;
+pub mod refusals;
+pub mod registry;
+pub mod token;
+pub mod wake;
+
+/// What a broker is made of.
+pub struct Parts {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// The secret that is not in the store.
+    pub master: MasterKey,
+    /// The issuer.
+    pub issuer: url::Url,
+    /// Kinds of devices.
+    pub kinds: Vec<Kind>,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+}
+
+/// The product. Cheap to share; nothing authoritative is in its memory.
+pub struct Broker {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    random: Random,
+    endpoints: Endpoints,
+    kinds: Vec<Kind>,
+    signing: SigningKey,
+    proofs: Proofs,
+    user_code_key: MacKey,
+    refresh_key: MacKey,
+    csrf_key: MacKey,
+    shown_key: MacKey,
+    pacer: pacing::Pacer,
+    refusals: refusals::Refusals,
+    wake: wake::Wake,
+}
+
+/// Why a use case did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum UseCaseError {
+    /// The caller's role does not allow it.
+    #[error("your role does not allow this; ask an administrator")]
+    NotAllowed,
+    /// There is no such thing, or it is not the caller's.
+    #[error("{0}")]
+    NotFound(String),
+    /// The input is wrong, or the moment; each says what to do.
+    #[error("{}", .0.join("\n"))]
+    Refused(Vec<String>),
+    /// The store failed; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The machine's generator failed.
+    #[error(transparent)]
+    Secret(#[from] crate::secret::SecretError),
+}
+
+impl UseCaseError {
+    fn refused(line: impl Into<String>) -> Self {
+        Self::Refused(vec![line.into()])
+    }
+}
+
+/// Why a broker could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret failed: the master key is not the one of this database, for example.
+    #[error(transparent)]
+    Secret(#[from] crate::secret::SecretError),
+    /// The signing key in the database is none.
+    #[error(transparent)]
+    Jose(#[from] crate::oauth::jose::JoseError),
+    /// The clock is far behind what is recorded.
+    #[error(
+        "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start with --accept-clock"
+    )]
+    ClockBehind {
+        /// Machine.
+        now: String,
+        /// Record.
+        newest: String,
+    },
+}
+
+/// How far the newest record may be ahead of the clock before a person must look.
+const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Who calls a use case, and from where.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// For the record.
+    pub actor: Actor,
+    /// What the caller may do.
+    pub role: Role,
+    /// The person, if it is one: only a person approves.
+    pub operator: Option<OperatorId>,
+    /// Address.
+    pub peer: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Whoever has a shell on this machine.
+    pub const fn command_line() -> Self {
+        Self { actor: Actor::CommandLine, role: Role::Admin, operator: None, peer: None }
+    }
+
+    fn must(&self, may: fn(Role) -> bool) -> Result<(), UseCaseError> {
+        if may(self.role) { Ok(()) } else { Err(UseCaseError::NotAllowed) }
+    }
+}
+
+impl Broker {
+    /// Makes a broker; on an empty store also its signing key. `accept_clock` starts although the newest record is from the future.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
+        let Parts { store, master, issuer, kinds, clock, random } = parts;
+        if let Some(newest) = store.latest_instant().await? {
+            let now = clock.now();
+            if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
+                return Err(OpenError::ClockBehind { now: now.rfc3339(), newest: newest.rfc3339() });
+            }
+            if !accept_clock {
+                clock.raise_to(newest);
+            }
+        }
+        let signing = signing_key(store.as_ref(), &master, &random, clock.now()).await?;
+        Ok(Self {
+            endpoints: Endpoints::new(&issuer),
+            proofs: Proofs::new(&random)?,
+            user_code_key: master.mac_key("user code"),
+            refresh_key: master.mac_key("refresh token"),
+            csrf_key: master.mac_key("csrf token"),
+            shown_key: master.mac_key("shown on the approve page"),
+            pacer: pacing::Pacer::default(),
+            refusals: refusals::Refusals::default(),
+            wake: wake::Wake::default(),
+            store,
+            clock,
+            random,
+            kinds,
+            signing,
+        })
+    }
+
+    /// The present.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Addresses.
+    pub const fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// All kinds.
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// A kind by its id.
+    pub fn kind(&self, id: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.id == id)
+    }
+
+    /// Who waits for what.
+    pub const fn wake(&self) -> &wake::Wake {
+        &self.wake
+    }
+
+    /// Authorization server metadata (RFC 8414).
+    pub fn metadata(&self) -> Metadata<'_> {
+        let mut scopes: Vec<&str> = self.kinds.iter().flat_map(|kind| kind.scopes.iter().map(|(scope, _)| scope.as_str())).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        Metadata::new(&self.endpoints, scopes)
+    }
+
+    /// The JWK Set (RFC 7517 section 5).
+    pub fn jwks(&self) -> serde_json::Value {
+        serde_json::json!({"keys": [self.signing.jwk_set_entry()]})
+    }
+
+    /// Records of the audit log.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<crate::model::audit::Record>, StoreError> {
+        self.store.audit(query).await
+    }
+
+    /// Walks the audit chain.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
+        self.store.verify_audit().await
+    }
+
+    /// Is this the hash of that record, as an earlier check printed it?
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn is_audit_anchor(&self, id: i64, hash: &str) -> Result<bool, StoreError> {
+        let stored = self.store.audit_hash(id).await?;
+        Ok(stored.is_some_and(|stored| crate::secret::b64u(&stored) == hash))
+    }
+
+    /// Sign-ins and refusals since.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit_counts(&self, since: Timestamp) -> Result<(u64, u64), StoreError> {
+        self.store.audit_counts(since).await
+    }
+
+    /// Wakes all that wait if another process, such as the command line, has changed the database. To be called once a second.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn look_for_changes_of_others(&self) -> Result<(), StoreError> {
+        if self.wake.is_anybody_waiting() && self.wake.is_new_counter(self.store.change_counter().await?) {
+            self.wake.everybody();
+        }
+        Ok(())
+    }
+
+    /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.
+    async fn note_refusal(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, peer: Option<IpAddr>) {
+        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
+        let (is_recorded, suppressed) = self.refusals.admit(peer, context.now);
+        if let Some((address, count)) = suppressed {
+            let detail = format!("{count} more from {address}");
+            self.note(Event::Suppressed, None, &detail, &context).await;
+        }
+        if is_recorded {
+            self.note(event, device, detail, &context).await;
+            self.wake.pages();
+        }
+    }
+
+    async fn note(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, context: &Context) {
+        if let Err(error) = self.store.record(event, device, detail, context).await {
+            // The refusal itself stands; only its record is lost, and that is said where it can be.
+            tracing::error!(%error, event = event.as_str(), "a refusal was not recorded");
+        }
+    }
+
+    fn context(&self, caller: &Caller) -> Context {
+        Context { now: self.now(), actor: caller.actor.clone(), peer: caller.peer }
+    }
+}
+
+/// The newest signing key; on an empty store a new one. Two processes that start at once end with the same.
+async fn signing_key(store: &dyn Store, master: &MasterKey, random: &Random, now: Timestamp) -> Result<SigningKey, OpenError> {
+    if store.signing_keys().await?.is_empty() {
+        let pkcs8 = SigningKey::generate()?;
+        let key = SigningKey::from_pkcs8(&pkcs8)?;
+        let sealed = master.seal(&format!("signing_keys/{}", key.kid()), &pkcs8, random)?;
+        let context = Context { now, actor: Actor::Broker, peer: None };
+        store.add_first_signing_key(key.kid(), &sealed, &context).await?;
+    }
+    let keys = store.signing_keys().await?;
+    let (kid, sealed) = keys.first().ok_or_else(|| StoreError::Failed("the signing key was not stored".into()))?;
+    let pkcs8 = master.unseal(&format!("signing_keys/{kid}"), sealed)?;
+    Ok(SigningKey::from_pkcs8(&pkcs8)?)
+}

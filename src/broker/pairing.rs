@@ -1,0 +1,321 @@
+//! Pairing: binding one key to one registered device (design section 3; messages in `docs/api.md`, section 1).
+//!
+//! 1. An operator opens a window, for a device or a site. It closes by itself.
+//! 2. The device asks, with a commitment to a nonce; the broker answers with its own nonce.
+//! 3. The device's first poll reveals its nonce. Both sides now know six digits.
+//! 4. The operator confirms: by the QR code, which carries the whole key, or by the six digits. A bare "OK" does not exist.
+//! 5. The device's next poll is told `paired`, signed by the broker, with the keys to pin.
+//!
+//! Every reason to refuse gives the device one and the same answer; which it was stands in the audit log.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::broker::{Broker, Caller, UseCaseError};
+use crate::clock::Timestamp;
+use crate::id::{DeviceId, PairingId};
+use crate::model::audit::{Actor, Context, Event, one_line};
+use crate::model::device::{Device, DeviceState, PinnedKey};
+use crate::model::operator::Role;
+use crate::model::pairing::{PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment};
+use crate::model::text::clean;
+use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
+use crate::secret::{b64u, bytes32_from_b64u, is_equal, sha256};
+use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, WindowSubject};
+
+const REQUEST: &str = "pairing-request+jwt";
+const POLL: &str = "pairing-poll+jwt";
+const RESPONSE: &str = "pairing-response+jwt";
+
+/// What a device is told that gets no answer.
+#[derive(Debug)]
+pub enum PairingError {
+    /// The body is no JWT of this use; says what is wrong with it.
+    Malformed(&'static str),
+    /// Refused. One answer for every reason.
+    Refused,
+    /// An outage.
+    Unavailable,
+}
+
+impl From<StoreError> for PairingError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a pairing message could not be served");
+        Self::Unavailable
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct RequestClaims {
+    iss: String,
+    aud: String,
+    #[serde(rename = "iat")]
+    _iat: f64,
+    jti: String,
+    #[serde(default)]
+    serial: String,
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    firmware: String,
+    commitment: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PollClaims {
+    iss: String,
+    aud: String,
+    #[serde(rename = "iat")]
+    _iat: f64,
+    jti: String,
+    pairing_id: String,
+    device_nonce: String,
+}
+
+/// How an operator confirms.
+#[derive(Clone, Debug)]
+pub enum Confirm<'a> {
+    /// The whole thumbprint, read from the device's QR code.
+    Qr(&'a str),
+    /// The six digits, read from the device.
+    Number(&'a str),
+}
+
+impl Broker {
+    /// Opens pairing; until when. Step 1.
+    ///
+    /// # Errors
+    /// If the caller may not, or there is no such device or site.
+    pub async fn open_window(&self, caller: &Caller, subject: &WindowSubject, lifetime: Option<Duration>) -> Result<Timestamp, UseCaseError> {
+        caller.must(Role::may_pair)?;
+        let lifetime = lifetime.unwrap_or(WINDOW_LIFETIME);
+        if lifetime > Duration::from_secs(24 * 3600) || lifetime < Duration::from_secs(60) {
+            return Err(UseCaseError::refused("pairing may be open for 1 minute to 24 hours"));
+        }
+        if let WindowSubject::Device(id) = subject {
+            let device = self.device(id.as_str()).await?;
+            if !matches!(device.state, DeviceState::Registered | DeviceState::Active) {
+                return Err(UseCaseError::refused(format!("{id} is {}; resume it first", device.state.as_str())));
+            }
+        }
+        let context = self.context(caller);
+        let closes_at = context.now.plus(lifetime);
+        if !self.store.open_window(subject, closes_at, &context).await? {
+            return Err(UseCaseError::NotFound("there is no such device or site".into()));
+        }
+        self.wake.pages();
+        Ok(closes_at)
+    }
+
+    /// Closes pairing before its time.
+    ///
+    /// # Errors
+    /// If the caller may not, or it was not open.
+    pub async fn close_window(&self, caller: &Caller, subject: &WindowSubject) -> Result<(), UseCaseError> {
+        caller.must(Role::may_pair)?;
+        if !self.store.close_window(subject, &self.context(caller)).await? {
+            return Err(UseCaseError::refused("pairing was not open"));
+        }
+        self.wake.pages();
+        Ok(())
+    }
+
+    /// When a window closes, if it is open.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn window(&self, subject: &WindowSubject) -> Result<Option<Timestamp>, StoreError> {
+        self.store.window(subject, self.now()).await
+    }
+
+    /// Takes a pairing request; the signed answer. Step 2.
+    ///
+    /// # Errors
+    /// [`PairingError`].
+    pub async fn request_pairing(&self, body: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
+        let unverified = UnverifiedJwt::<RequestClaims>::parse(body, REQUEST).map_err(|error| PairingError::Malformed(error.0))?;
+        let Ok(VerifiedJwt { key, claims }) = unverified.verify() else {
+            return self.refuse_pairing("the signature does not fit", peer).await;
+        };
+        let says = [("serial", &claims.serial), ("model", &claims.model), ("firmware", &claims.firmware)].map(|(name, text)| clean(name, text, 64));
+        let (Ok(id), true, [Ok(serial), Ok(model), Ok(firmware)], Some(commitment), 16..=64) =
+            (DeviceId::new(&claims.iss), claims.aud == self.endpoints.issuer, says, bytes32_from_b64u(&claims.commitment), claims.jti.len())
+        else {
+            return self.refuse_pairing(&format!("'{}': a claim has a wrong value", one_line(&claims.iss)), peer).await;
+        };
+        let unavailable = |_| PairingError::Unavailable;
+        let now = self.now();
+        let new = NewPairing {
+            id: PairingId::mint(&self.random).map_err(unavailable)?,
+            device: id.clone(),
+            jkt: key.jkt(),
+            jwk: key.to_json().to_string(),
+            says: Says { serial, model, firmware },
+            commitment,
+            broker_nonce: self.random.bytes32().map_err(unavailable)?,
+            request_hash: sha256(&[&key.jkt(), claims.jti.as_bytes()]),
+            expires_at: now.plus(PAIRING_LIFETIME),
+        };
+        let context = Context { now, actor: Actor::Anonymous, peer };
+        if let Err(refusal) = self.store.request_pairing(&new, &context).await? {
+            let device = (refusal != PairingRefusal::UnknownDevice).then_some(&id);
+            let detail = format!("{}; key {}", refusal.words(), PinnedKey::short(&new.jkt));
+            let detail = if device.is_none() { format!("'{id}': {detail}") } else { detail };
+            self.note_refusal(Event::PairingRefused, device, &detail, peer).await;
+            return Err(PairingError::Refused);
+        }
+        self.wake.pages();
+        self.sign_response(&json!({
+            "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
+            "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&self.signing.public().jkt()),
+            "pairing_uri": self.endpoints.pairing,
+            "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),
+            "expires_in": PAIRING_LIFETIME.as_secs(), "interval": PAIRING_INTERVAL,
+        }))
+    }
+
+    /// Takes a poll; the signed answer. Steps 3 and 5.
+    ///
+    /// # Errors
+    /// [`PairingError`].
+    pub async fn poll_pairing(&self, body: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
+        let unverified = UnverifiedJwt::<PollClaims>::parse(body, POLL).map_err(|error| PairingError::Malformed(error.0))?;
+        let Ok(VerifiedJwt { key, claims }) = unverified.verify() else {
+            return self.refuse_pairing("the signature of a poll does not fit", peer).await;
+        };
+        let found = match PairingId::parse(&claims.pairing_id) {
+            Some(id) => self.store.pairing(&id).await?,
+            None => None,
+        };
+        let nonce = bytes32_from_b64u(&claims.device_nonce);
+        let (Some(PairingOfDevice { pairing, device }), Some(nonce)) = (found, nonce) else {
+            return self.refuse_pairing("a poll for no pairing", peer).await;
+        };
+        let is_its_own = is_equal(&pairing.jkt, &key.jkt()) && claims.iss == pairing.device.as_str() && claims.aud == self.endpoints.issuer;
+        let is_committed = is_equal(&commitment(&nonce, &pairing.jkt), &pairing.commitment);
+        if !is_its_own || !is_committed || !(16..=64).contains(&claims.jti.len()) {
+            return self.refuse_pairing("a poll by a foreign key, or with a nonce that was not committed to", peer).await;
+        }
+        let now = self.now();
+        let context = Context { now, actor: Actor::Anonymous, peer };
+        let base = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
+        if pairing.state == PairingState::Confirmed {
+            // Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
+            let is_current = device.state == DeviceState::Active && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+            return if is_current { self.sign_paired(base) } else { Err(PairingError::Refused) };
+        }
+        if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
+            return Err(PairingError::Refused);
+        }
+        if pairing.state == PairingState::Requested {
+            self.wake.pages();
+        }
+        let mut answer = base;
+        answer["status"] = "pending".into();
+        answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
+        answer["interval"] = PAIRING_INTERVAL.into();
+        self.sign_response(&answer)
+    }
+
+    fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
+        answer["status"] = "paired".into();
+        answer["issuer"] = self.endpoints.issuer.clone().into();
+        answer["jwks"] = self.jwks();
+        answer["ca"] = serde_json::Value::Null;
+        self.sign_response(&answer)
+    }
+
+    fn sign_response(&self, claims: &serde_json::Value) -> Result<String, PairingError> {
+        self.signing.sign(RESPONSE, claims, true).map_err(|error| {
+            tracing::error!(%error, "a pairing answer could not be signed");
+            PairingError::Unavailable
+        })
+    }
+
+    async fn refuse_pairing(&self, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
+        self.note_refusal(Event::PairingRefused, None, why, peer).await;
+        Err(PairingError::Refused)
+    }
+
+    /// A pairing that an operator looks at.
+    ///
+    /// # Errors
+    /// If there is none, or it is over.
+    pub async fn pairing(&self, caller: &Caller, id: &str) -> Result<PairingOfDevice, UseCaseError> {
+        caller.must(Role::may_pair)?;
+        let over = || UseCaseError::NotFound("this pairing is over, or never was. Start it again on the device".into());
+        let id = PairingId::parse(id).ok_or_else(over)?;
+        let found = self.store.pairing(&id).await?.ok_or_else(over)?;
+        if found.pairing.is_open(self.now()) { Ok(found) } else { Err(over()) }
+    }
+
+    /// All pairings that wait, oldest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn open_pairings(&self, device: Option<&DeviceId>) -> Result<Vec<PairingOfDevice>, StoreError> {
+        self.store.open_pairings(device, self.now()).await
+    }
+
+    /// Confirms a pairing. Step 4.
+    ///
+    /// # Errors
+    /// What was wrong, and how many tries are left.
+    pub async fn confirm_pairing(&self, caller: &Caller, id: &str, confirm: &Confirm<'_>) -> Result<Device, UseCaseError> {
+        let PairingOfDevice { pairing, device } = self.pairing(caller, id).await?;
+        if pairing.state != PairingState::Revealed {
+            return Err(UseCaseError::refused("the device has not answered yet; wait a moment and try again"));
+        }
+        self.compare(caller, &pairing, confirm).await?;
+        if !self.store.confirm_pairing(&pairing.id, &self.context(caller)).await? {
+            return Err(UseCaseError::refused("this pairing ended meanwhile, or its key belongs to another device. Start it again on the device"));
+        }
+        if let Some(grant) = device.pending_grant {
+            self.wake.grant(grant);
+        }
+        self.wake.pages();
+        self.device(device.id.as_str()).await
+    }
+
+    async fn compare(&self, caller: &Caller, pairing: &Pairing, confirm: &Confirm<'_>) -> Result<(), UseCaseError> {
+        let context = self.context(caller);
+        match confirm {
+            Confirm::Qr(scanned) => {
+                if bytes32_from_b64u(scanned).is_some_and(|jkt| is_equal(&jkt, &pairing.jkt)) {
+                    return Ok(());
+                }
+                let detail = format!("a scanned key is not key {}", PinnedKey::short(&pairing.jkt));
+                self.store.record(Event::PairingConflict, Some(&pairing.device), &detail, &context).await?;
+                self.wake.pages();
+                Err(UseCaseError::refused("the code that you scanned carries another key. Don't pair; somebody may have put it there"))
+            }
+            Confirm::Number(typed) => {
+                let typed: String = typed.chars().filter(|character| !character.is_whitespace()).collect();
+                let code = pairing.comparison_code(&self.signing.public().jkt()).unwrap_or_default();
+                if is_equal(code.as_bytes(), typed.as_bytes()) {
+                    return Ok(());
+                }
+                let left = self.store.record_wrong_digits(&pairing.id, &context).await?;
+                self.wake.pages();
+                Err(UseCaseError::refused(match left {
+                    Some(0) | None => "these are not the digits that the device shows. The pairing has ended; start it again on the device".into(),
+                    Some(left) => format!("these are not the digits that the device shows. Tries left: {left}"),
+                }))
+            }
+        }
+    }
+
+    /// Refuses a pairing.
+    ///
+    /// # Errors
+    /// If it is over.
+    pub async fn decline_pairing(&self, caller: &Caller, id: &str) -> Result<Device, UseCaseError> {
+        let PairingOfDevice { pairing, device } = self.pairing(caller, id).await?;
+        self.store.decline_pairing(&pairing.id, &self.context(caller)).await?;
+        self.wake.pages();
+        Ok(device)
+    }
+}

@@ -1,0 +1,140 @@
+//! Devices and sites: register, list, suspend, resume, retire.
+
+use crate::broker::{Broker, Caller, UseCaseError};
+use crate::device_auth::is_phishing_client_id;
+use crate::id::DeviceId;
+use crate::model::device::{Device, DeviceFacts, DeviceState};
+use crate::model::operator::Role;
+use crate::model::site::{DEFAULT_SITE, Site};
+use crate::model::text::clean;
+use crate::store::{DeviceCounts, DeviceQuery, StateChange, StoreError};
+
+impl Broker {
+    /// Registers a device: from now on it is expected. It has no key yet.
+    ///
+    /// # Errors
+    /// Every problem of the input at once, or that the id is taken (retired ids for ever).
+    pub async fn register_device(&self, caller: &Caller, id: &str, mut facts: DeviceFacts) -> Result<DeviceId, UseCaseError> {
+        caller.must(Role::may_pair)?;
+        let mut problems = Vec::new();
+        if facts.site.is_empty() {
+            facts.site = DEFAULT_SITE.into();
+        }
+        if self.kind(&facts.kind).is_none() {
+            let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.as_str()).collect();
+            problems.push(format!("kind '{}' is unknown; it is one of {}", crate::model::audit::one_line(&facts.kind), known.join(", ")));
+        }
+        if self.store.site(&facts.site).await?.is_none() {
+            problems.push(format!("site '{}' is unknown", crate::model::audit::one_line(&facts.site)));
+        }
+        let id = DeviceId::new(id).map_err(|error| problems.push(error.to_string())).ok();
+        if id.as_ref().is_some_and(|id| is_phishing_client_id(id.as_str())) {
+            problems.push("this id belongs to an application that phishing kits use; choose another".into());
+        }
+        let checked = match &id {
+            Some(id) => facts.checked(id).map_err(|errors| problems.extend(errors.iter().map(ToString::to_string))).ok(),
+            None => None,
+        };
+        let (Some(id), Some(facts), true) = (id, checked, problems.is_empty()) else { return Err(UseCaseError::Refused(problems)) };
+        if !self.store.register_device(&id, &facts, &self.context(caller)).await? {
+            return Err(UseCaseError::refused(format!("the id {id} is taken, or was once; ids are never reused. Choose another")));
+        }
+        self.wake.pages();
+        Ok(id)
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn device(&self, id: &str) -> Result<Device, UseCaseError> {
+        let not_found = || UseCaseError::NotFound(format!("there is no device '{}'", crate::model::audit::one_line(id)));
+        let id = DeviceId::new(id).map_err(|_| not_found())?;
+        self.store.device(&id).await?.ok_or_else(not_found)
+    }
+
+    /// Devices that match, and how many match in all.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64), StoreError> {
+        self.store.devices(query).await
+    }
+
+    /// How many devices are in each state.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn device_counts(&self) -> Result<DeviceCounts, StoreError> {
+        self.store.device_counts().await
+    }
+
+    /// Stops a device, reversibly: all that it holds is dead when this returns.
+    ///
+    /// # Errors
+    /// If it is not the caller's to do, unknown, or in no state for it.
+    pub async fn suspend_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
+        self.change_state(caller, id, DeviceState::Suspended).await
+    }
+
+    /// Lets a suspended device on again; what it held stays dead, it signs in anew.
+    ///
+    /// # Errors
+    /// As [`Broker::suspend_device`].
+    pub async fn resume_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
+        self.change_state(caller, id, DeviceState::Active).await
+    }
+
+    /// Takes a device out for ever: neither its id nor its key will ever be accepted again.
+    ///
+    /// # Errors
+    /// As [`Broker::suspend_device`].
+    pub async fn retire_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
+        self.change_state(caller, id, DeviceState::Retired).await
+    }
+
+    async fn change_state(&self, caller: &Caller, id: &str, to: DeviceState) -> Result<(), UseCaseError> {
+        caller.must(Role::may_administer)?;
+        let device = self.device(id).await?;
+        match self.store.set_device_state(&device.id, to, &self.context(caller)).await? {
+            StateChange::Changed(_) => {
+                if let Some(grant) = device.pending_grant {
+                    self.wake.grant(grant);
+                }
+                self.wake.pages();
+                Ok(())
+            }
+            StateChange::NotFound => Err(UseCaseError::NotFound(format!("there is no device '{}'", device.id))),
+            StateChange::Refused(state) => Err(UseCaseError::refused(format!(
+                "{} is {}; it can't become {} from there",
+                device.id,
+                state.as_str(),
+                to.as_str()
+            ))),
+        }
+    }
+
+    /// A site.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn site(&self, id: &str) -> Result<Option<Site>, StoreError> {
+        self.store.site(id).await
+    }
+
+    /// Changes a site's name or networks.
+    ///
+    /// # Errors
+    /// If the caller may not, the name is refused, or there is no such site.
+    pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
+        caller.must(Role::may_administer)?;
+        let name = clean("name", &site.name, 80).map_err(|error| UseCaseError::refused(error.to_string()))?;
+        let site = Site { name, ..site };
+        if self.store.set_site(&site, &self.context(caller)).await? {
+            self.wake.pages();
+            Ok(())
+        } else {
+            Err(UseCaseError::NotFound(format!("there is no site '{}'", crate::model::audit::one_line(&site.id))))
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! `POST /token` (RFC 8628 section 3.4, RFC 6749 section 6): polls, redemption, refresh.
+//!
+//! The order of a poll. A thief of a device code must not be able to disturb its owner, so nothing of the grant is touched before step 5:
+//! 1. authenticate the device by its key
+//! 2. it is active
+//! 3. find the grant, compare the code's secret
+//! 4. compare the key: it must be the one that asked
+//! 5. only then pacing
+//! 6. state: pending, denied, expired, gone
+//! 7. approved: redeem, once, everything checked again in the store
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::broker::device_authorization::Answer;
+use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented};
+use crate::id::GrantId;
+use crate::model::audit::{Actor, Context, Event};
+use crate::model::device::{Device, DeviceState, PinnedKey};
+use crate::model::grant::{Grant, GrantState, Standing};
+use crate::model::kind::Kind;
+use crate::oauth::error::OAuthError;
+use crate::oauth::form::Form;
+use crate::oauth::scope::Scope;
+use crate::oauth::{DEVICE_CODE_GRANT, REFRESH_TOKEN_GRANT, TokenResponse};
+use crate::secret::{Bytes32, b64u, from_b64u, is_equal, sha256};
+use crate::store::{Redemption, Rotation};
+
+/// The longest that a poll is held (RFC 7240 `wait`), in seconds.
+pub const MAX_WAIT: u32 = 25;
+
+/// A device code or refresh token: the grant's row, for finding it, and 256 secret bits, for proving it.
+pub(super) fn reference(id: GrantId, secret: &Bytes32) -> String {
+    let mut bytes = [0; 40];
+    bytes[..8].copy_from_slice(&id.0.to_be_bytes());
+    bytes[8..].copy_from_slice(secret);
+    b64u(&bytes)
+}
+
+fn parse_reference(text: &str) -> Option<(GrantId, Bytes32)> {
+    let bytes = from_b64u(text).filter(|bytes| bytes.len() == 40)?;
+    let (id, secret) = bytes.split_at(8);
+    Some((GrantId(i64::from_be_bytes(id.try_into().ok()?)), secret.try_into().ok()?))
+}
+
+/// How a poll may wait.
+pub struct Patience<'a> {
+    /// Seconds that the device would wait (`Prefer: wait=…`).
+    pub wait: Option<u32>,
+    /// Turns true when the process stops: held polls answer at once.
+    pub stopping: &'a watch::Receiver<bool>,
+}
+
+impl Broker {
+    /// Answers a token request.
+    pub async fn token(&self, presented: &Presented<'_>, body: &[u8], patience: &Patience<'_>) -> Answer<TokenResponse> {
+        let form = match Form::parse(body) {
+            Ok(form) => form,
+            Err(error) => return Answer::refused(error),
+        };
+        // 1.
+        let AuthenticatedDevice { device, confirmation } = match self.authenticate(presented, &form).await {
+            Ok(authenticated) => authenticated,
+            Err(answer) => return answer,
+        };
+        let mut waited = None;
+        let outcome = if device.state == DeviceState::Active {
+            match form.require("grant_type") {
+                Ok(DEVICE_CODE_GRANT) => self.poll(&device, confirmation, &form, presented, patience, &mut waited).await,
+                Ok(REFRESH_TOKEN_GRANT) => self.refresh(&device, confirmation, &form, presented).await,
+                Ok(_) => Err(OAuthError::UnsupportedGrantType),
+                Err(error) => Err(error),
+            }
+        } else {
+            // 2.
+            Err(OAuthError::InvalidClient)
+        };
+        Answer { outcome, nonce: Some(self.next_nonce(&confirmation.jkt)), waited }
+    }
+
+    async fn poll(
+        &self,
+        device: &Device,
+        confirmation: Confirmation,
+        form: &Form<'_>,
+        presented: &Presented<'_>,
+        patience: &Patience<'_>,
+        waited: &mut Option<u32>,
+    ) -> Result<TokenResponse, OAuthError> {
+        // 3.
+        let (id, secret) = parse_reference(form.require("device_code")?).ok_or(OAuthError::InvalidGrant)?;
+        let grant = self.store.grant(id).await?.ok_or(OAuthError::InvalidGrant)?;
+        if !is_equal(&grant.device_code_hash, &sha256(&[&secret])) {
+            return Err(OAuthError::InvalidGrant);
+        }
+        // 4. Without this, whoever steals a code and owns any enrolled device has the victim's tokens (D-01).
+        if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
+            return Err(self.foreign_key(&grant, device, presented).await);
+        }
+        // 5. Also for approved codes: a token must not be the reward for polling too fast.
+        let standing = grant.standing(self.now());
+        let is_open = matches!(standing, Standing::Pending { .. } | Standing::Approved);
+        if is_open && self.pacer.is_too_fast(id, grant.interval, self.now()) {
+            self.store.slow_down(id).await?;
+            return Err(OAuthError::SlowDown);
+        }
+        // 6. and 7.
+        let standing = match (&standing, patience.wait) {
+            (Standing::Pending { confirmation_number }, Some(wait)) => {
+                let wait = wait.min(MAX_WAIT);
+                *waited = Some(wait);
+                if self.pacer.is_news(id, confirmation_number.as_ref()) {
+                    self.pacer.forgive(id);
+                    standing
+                } else {
+                    self.hold(&grant, device, Duration::from_secs(wait.into()), patience.stopping).await?
+                }
+            }
+            _ => standing,
+        };
+        self.answer_poll(&grant, standing, device, confirmation, presented).await
+    }
+
+    async fn answer_poll(
+        &self,
+        grant: &Grant,
+        standing: Standing,
+        device: &Device,
+        confirmation: Confirmation,
+        presented: &Presented<'_>,
+    ) -> Result<TokenResponse, OAuthError> {
+        match standing {
+            Standing::Pending { confirmation_number } => {
+                self.pacer.is_news(grant.id, confirmation_number.as_ref());
+                Err(OAuthError::AuthorizationPending { confirmation_number })
+            }
+            Standing::Denied => Err(OAuthError::AccessDenied),
+            Standing::Expired => Err(OAuthError::ExpiredToken),
+            Standing::Gone => Err(OAuthError::InvalidGrant),
+            Standing::Approved => self.redeem(grant, device, confirmation, presented).await,
+        }
+    }
+
+    /// Holds a poll until the grant changes, the wait is over, or the process stops; where the grant then stands.
+    async fn hold(&self, grant: &Grant, device: &Device, wait: Duration, stopping: &watch::Receiver<bool>) -> Result<Standing, OAuthError> {
+        let held = self.wake.hold(grant.id);
+        let end = tokio::time::sleep(wait.min(grant.expires_at.since(self.now())));
+        tokio::pin!(end);
+        let mut stopping = stopping.clone();
+        let before = grant.standing(self.now());
+        loop {
+            let changed = held.notify().notified();
+            tokio::pin!(changed);
+            // Before the look into the store, or a change between the look and the wait is missed.
+            changed.as_mut().enable();
+            let now_grant = self.store.grant(grant.id).await?.ok_or(OAuthError::InvalidGrant)?;
+            let standing = now_grant.standing(self.now());
+            if standing != before {
+                self.pacer.forgive(grant.id);
+                // A device that was suspended while it waited is told as if it had just come.
+                let present = self.store.device(&device.id).await?.filter(|present| present.state == DeviceState::Active);
+                return present.map(|_| standing).ok_or(OAuthError::InvalidClient);
+            }
+            tokio::select! {
+                () = &mut changed => {}
+                () = &mut end => return Ok(now_grant.standing(self.now())),
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(standing),
+            }
+        }
+    }
+
+    /// 7. The store lets exactly one caller through, and only then are tokens made.
+    async fn redeem(&self, grant: &Grant, device: &Device, confirmation: Confirmation, presented: &Presented<'_>) -> Result<TokenResponse, OAuthError> {
+        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
+        // Policy may have changed since the code was minted.
+        if !grant.scope.is_within(&kind.scope()) || !kind.resources.contains(&grant.resource) {
+            return Err(OAuthError::AccessDenied);
+        }
+        let secret = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
+        let refresh = kind.refresh.map(|policy| (sha256(&[&secret]), policy));
+        let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
+        let redemption = self.store.redeem_grant(grant.id, &confirmation.jkt, refresh, &context).await?;
+        self.wake.grant(grant.id);
+        match redemption {
+            Redemption::Redeemed => {
+                let refresh_token = refresh.map(|_| reference(grant.id, &secret));
+                self.issue(grant, &grant.scope, kind, device, confirmation, refresh_token)
+            }
+            Redemption::ApproverLost => Err(OAuthError::AccessDenied),
+            Redemption::Lost => Err(OAuthError::InvalidGrant),
+        }
+    }
+
+    async fn refresh(
+        &self,
+        device: &Device,
+        confirmation: Confirmation,
+        form: &Form<'_>,
+        presented: &Presented<'_>,
+    ) -> Result<TokenResponse, OAuthError> {
+        let (id, secret) = parse_reference(form.require("refresh_token")?).ok_or(OAuthError::InvalidGrant)?;
+        let grant = self.store.grant(id).await?.ok_or(OAuthError::InvalidGrant)?;
+        let presented_hash = sha256(&[&secret]);
+        if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
+            // Only who has a token that was real once is worth an alarm, and ends the sign-in.
+            let is_real = grant.refresh.as_ref().is_some_and(|refresh| {
+                is_equal(&refresh.hash, &presented_hash) || refresh.previous_hash.is_some_and(|previous| is_equal(&previous, &presented_hash))
+            });
+            return Err(if is_real { self.foreign_key(&grant, device, presented).await } else { OAuthError::InvalidGrant });
+        }
+        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
+        let policy = kind.refresh.ok_or(OAuthError::InvalidGrant)?;
+        let scope = match form.get("scope") {
+            // Narrower is allowed, wider never (RFC 6749 section 6, A-074).
+            Some(text) => Scope::parse(text).filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope)).ok_or(OAuthError::InvalidScope)?,
+            None => grant.scope.clone(),
+        };
+        if !scope.is_within(&kind.scope()) {
+            return Err(OAuthError::InvalidScope);
+        }
+        if form.get("resource").is_some_and(|resource| resource != grant.resource) {
+            return Err(OAuthError::InvalidTarget);
+        }
+        // The successor is derived from its predecessor: a retry gets the same one, and nothing that could be stolen is stored.
+        let successor = self.refresh_key.tag(&[&secret]);
+        let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
+        match self.store.rotate_refresh(id, &presented_hash, &sha256(&[&successor]), policy, &context).await? {
+            Rotation::Rotated | Rotation::Retried => {
+                self.issue(&grant, &scope, kind, device, confirmation, Some(reference(id, &successor)))
+            }
+            Rotation::Reused | Rotation::Gone => {
+                self.wake.pages();
+                Err(OAuthError::InvalidGrant)
+            }
+        }
+    }
+
+    /// A code or token, real, in the hands of another key. The owner's pending sign-in is not touched; tokens that are out are ended.
+    async fn foreign_key(&self, grant: &Grant, thief: &Device, presented: &Presented<'_>) -> OAuthError {
+        let by = thief.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
+        let detail = format!("presented by {} with key {by}", thief.id);
+        let context = Context { now: self.now(), actor: Actor::Device(thief.id.clone()), peer: presented.peer };
+        let noted = if grant.state == GrantState::Redeemed {
+            self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await.map(|_| ())
+        } else {
+            let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
+            self.store.record(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &format!("sign-in {}: {detail}", grant.id), &context).await
+        };
+        self.wake.pages();
+        noted.map_or(OAuthError::Unavailable, |()| OAuthError::InvalidGrant)
+    }
+
+    /// The access token (RFC 9068), bound to the key. No path leads around `cnf`.
+    fn issue(
+        &self,
+        grant: &Grant,
+        scope: &Scope,
+        kind: &Kind,
+        device: &Device,
+        confirmation: Confirmation,
+        refresh_token: Option<String>,
+    ) -> Result<TokenResponse, OAuthError> {
+        let now = self.now();
+        let expires_in = i64::try_from(kind.access_token_lifetime.as_secs()).unwrap_or(600);
+        let jti = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
+        let claims = json!({
+            "iss": self.endpoints.issuer,
+            // Not the bare id: a device must never pass for a person of that name.
+            "sub": format!("device:{}", device.id),
+            "aud": grant.resource,
+            "client_id": device.id,
+            "scope": scope.to_string(),
+            "iat": now.seconds(),
+            "exp": now.seconds() + expires_in,
+            "jti": b64u(&jti[..16]),
+            "sid": grant.id.to_string(),
+            "cnf": {"jkt": b64u(&confirmation.jkt)},
+            "key_assurance": "software",
+        });
+        let access_token = self.signing.sign("at+jwt", &claims, false).map_err(|error| {
+            tracing::error!(%error, "an access token could not be signed");
+            OAuthError::Unavailable
+        })?;
+        Ok(TokenResponse { access_token, token_type: "DPoP", expires_in, scope: scope.to_string(), refresh_token })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_read_back_and_nothing_else_does() {
+        let text = reference(GrantId(4711), &[7; 32]);
+        assert_eq!(parse_reference(&text), Some((GrantId(4711), [7; 32])));
+        for broken in ["", "AAAA", &text[1..], &format!("{text}A"), &format!("{text}="), "x y"] {
+            assert_eq!(parse_reference(broken), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `pairgate config …`.
+
+use std::process::ExitCode;
+
+use crate::cli::output;
+use crate::config::{Config, EXAMPLE};
+
+/// Commands on configuration.
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting with its default, as a file to begin with
+    Example,
+    /// Check the file and the environment
+    Check,
+}
+
+/// Runs one.
+pub fn run(command: ConfigCommand, load: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Example => output::line(EXAMPLE.trim_end())?,
+        ConfigCommand::Check => {
+            let config = load()?;
+            let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.id.as_str()).collect();
+            let proxies: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+            output::facts(&[
+                ("data", config.data.display().to_string()),
+                ("listen", config.listen.to_string()),
+                ("public_url", config.public_url.map_or_else(|| format!("http://{}", config.listen), |url| url.to_string())),
+                ("trusted_proxies", if proxies.is_empty() { "none".into() } else { proxies.join(", ") }),
+                ("master key", if config.master_key.is_some() { "from the environment".into() } else { "file master.key in the data directory".into() }),
+                ("kinds", kinds.join(", ")),
+            ])?;
+            output::line("the configuration is good")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

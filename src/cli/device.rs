@@ -1,0 +1,184 @@
+//! `pairgate device …`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::broker::Caller;
+use crate::cli::output;
+use crate::cli::serve::broker_beside;
+use crate::config::Config;
+use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
+use crate::secret::b64u;
+use crate::store::{AuditQuery, DeviceQuery};
+
+/// Commands on devices.
+#[derive(Debug, clap::Subcommand)]
+pub enum DeviceCommand {
+    /// Register a device: from now on it is expected
+    Add(AddArgs),
+    /// Show one device and its history
+    Show {
+        /// Device id
+        id: String,
+    },
+    /// List devices
+    List {
+        /// Part of id, name, room, serial or asset tag
+        text: Option<String>,
+        /// Only this state: registered, active, suspended, retired
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// Stop a device; reversible. All that it holds is dead at once
+    Suspend {
+        /// Device id
+        id: String,
+    },
+    /// Let a suspended device on again
+    Resume {
+        /// Device id
+        id: String,
+    },
+    /// Take a device out for ever; its id and key are never accepted again
+    Retire {
+        /// Device id
+        id: String,
+        /// Yes, for ever
+        #[arg(long)]
+        for_ever: bool,
+    },
+}
+
+/// Arguments of `device add`.
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// Its id: a-z, 0-9 and '-', 3 to 64 characters. It never changes and is never used again
+    id: String,
+    /// printer, tv, console, or another configured kind
+    #[arg(long)]
+    kind: String,
+    /// What people call it [default: the id]
+    #[arg(long, default_value = "")]
+    name: String,
+    /// Serial number; the device must name the same one to be paired
+    #[arg(long, default_value = "")]
+    serial: String,
+    /// Number on the organisation's sticker
+    #[arg(long, default_value = "")]
+    asset_tag: String,
+    /// Maker
+    #[arg(long, default_value = "")]
+    maker: String,
+    /// Model
+    #[arg(long, default_value = "")]
+    model: String,
+    /// Room
+    #[arg(long, default_value = "")]
+    room: String,
+    /// Note
+    #[arg(long, default_value = "")]
+    note: String,
+    /// Site
+    #[arg(long, default_value = "default")]
+    site: String,
+}
+
+/// Runs one.
+pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let broker = broker_beside(config).await?;
+    let caller = Caller::command_line();
+    let changed = match command {
+        DeviceCommand::Add(args) => {
+            let AddArgs { id, kind, name, serial, asset_tag, maker, model, room, note, site } = args;
+            let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, room, note };
+            broker.register_device(&caller, &id, facts).await?;
+            id
+        }
+        DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Retire { id, for_ever } => {
+            anyhow::ensure!(for_ever, "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever");
+            broker.retire_device(&caller, &id).await.map(|()| id)?
+        }
+        DeviceCommand::List { text, state, limit } => {
+            let state = state.map(|word| DeviceState::parse(&word).ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))).transpose()?;
+            let (devices, total) = broker.devices(&DeviceQuery { text: text.unwrap_or_default(), state, limit }).await?;
+            list(&devices, total, json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Show { id } => {
+            let device = broker.device(&id).await?;
+            if json {
+                output::json(&as_json(&device))?;
+            } else {
+                show(&device)?;
+                let records = broker.audit(&AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() }).await?;
+                output::line("")?;
+                crate::cli::audit::print(&records)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let device = broker.device(&changed).await?;
+    if json {
+        output::json(&as_json(&device))?;
+    } else {
+        output::line(&format!("{} is {}", device.id, device.state.as_str()))?;
+        if device.state == DeviceState::Registered {
+            output::line(&format!("next: pairgate pairing open {}", device.id))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(&devices.iter().map(as_json).collect::<Vec<_>>());
+    }
+    if devices.is_empty() {
+        return output::line("no devices. Register one: pairgate device add lobby-printer-01 --kind printer");
+    }
+    let rows: Vec<Vec<String>> = devices
+        .iter()
+        .map(|device| {
+            let facts = &device.facts;
+            let key = device.key.as_ref().map_or_else(|| "-".into(), |key| PinnedKey::short(&key.jkt));
+            vec![device.id.to_string(), device.state.as_str().into(), facts.kind.clone(), key, facts.room.clone(), facts.name.clone()]
+        })
+        .collect();
+    output::table(&["DEVICE", "STATE", "KIND", "KEY", "ROOM", "NAME"], &rows)?;
+    let shown = u64::try_from(rows.len()).unwrap_or(0);
+    if shown < total { output::line(&format!("{shown} of {total}; --limit shows more")) } else { Ok(()) }
+}
+
+fn show(device: &Device) -> anyhow::Result<()> {
+    let facts = &device.facts;
+    output::facts(&[
+        ("device", device.id.to_string()),
+        ("state", device.state.as_str().into()),
+        ("name", facts.name.clone()),
+        ("kind", facts.kind.clone()),
+        ("site", facts.site.clone()),
+        ("room", facts.room.clone()),
+        ("asset tag", facts.asset_tag.clone()),
+        ("serial", facts.serial.clone()),
+        ("maker", facts.maker.clone()),
+        ("model", facts.model.clone()),
+        ("note", facts.note.clone()),
+        ("key", device.key.as_ref().map_or_else(String::new, |key| b64u(&key.jkt))),
+        ("paired", device.key.as_ref().map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by))),
+        ("last seen", device.seen_at.map_or_else(String::new, |seen_at| seen_at.rfc3339())),
+    ])
+}
+
+fn as_json(device: &Device) -> serde_json::Value {
+    json!({
+        "id": device.id, "state": device.state, "facts": device.facts, "registered_at": device.registered_at.rfc3339(),
+        "key": device.key.as_ref().map(|key| json!({"jkt": b64u(&key.jkt), "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by})),
+        "seen_at": device.seen_at.map(|seen_at| seen_at.rfc3339()),
+    })
+}

@@ -1,0 +1,108 @@
+//! The command line: a file per group of commands. Human output by default, aligned, without borders; `--json` everywhere.
+//!
+//! Exit codes: 0 done, 1 refused or failed (the message says what to do), 2 wrong arguments. Commands that change something call the same use
+//! cases as the pages do, on the database in the data directory; a broker that runs at the same time sees the change within a second.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+mod audit;
+mod config;
+mod demo;
+mod device;
+mod operator;
+mod output;
+mod pairing;
+pub mod serve;
+mod simulate;
+mod site;
+
+/// The one place where an organisation's printers, TVs and consoles sign in.
+#[derive(Debug, Parser)]
+#[command(name = "pairgate", version, about, after_help = "Begin with: pairgate demo")]
+struct Arguments {
+    /// Configuration file [default: pairgate.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory [default: data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See a device get paired and sign in, and an attacker get nothing
+    Demo(demo::DemoArgs),
+    /// Run the broker
+    Serve(serve::ServeArgs),
+    /// Register, list, suspend, resume and retire devices
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Open and close pairing, confirm what waits
+    #[command(subcommand)]
+    Pairing(pairing::PairingCommand),
+    /// The site: its name and its networks
+    #[command(subcommand)]
+    Site(site::SiteCommand),
+    /// Add people, make sign-in links
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Read and check the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Show and check configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Play a device, or a fleet of them, against a broker
+    Simulate(simulate::SimulateArgs),
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { config: file, data, json, command } = arguments;
+    let load = || -> anyhow::Result<Config> {
+        let mut config = Config::load(file.as_deref())?;
+        if let Some(data) = &data {
+            config.data.clone_from(data);
+        }
+        Ok(config)
+    };
+    match command {
+        Command::Demo(args) => demo::run(args, data, json).await,
+        Command::Simulate(args) => simulate::run(args, json).await,
+        Command::Serve(args) => serve::run(args, load()?).await,
+        Command::Device(command) => device::run(command, &load()?, json).await,
+        Command::Pairing(command) => pairing::run(command, &load()?, json).await,
+        Command::Site(command) => site::run(command, &load()?, json).await,
+        Command::Operator(command) => operator::run(command, &load()?, json).await,
+        Command::Audit(command) => audit::run(command, &load()?, json).await,
+        Command::Config(command) => config::run(command, load),
+    }
+}

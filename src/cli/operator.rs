@@ -1,0 +1,88 @@
+//! `pairgate operator …`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::broker::Caller;
+use crate::cli::output;
+use crate::cli::serve::broker_beside;
+use crate::config::Config;
+use crate::model::operator::Role;
+
+/// Commands on operators.
+#[derive(Debug, clap::Subcommand)]
+pub enum OperatorCommand {
+    /// Add a person
+    Add {
+        /// Name, as in the audit log
+        name: String,
+        /// What the person may do
+        #[arg(long, value_enum)]
+        role: Role,
+    },
+    /// Make a sign-in link: good once, for 10 minutes
+    Link {
+        /// Name
+        name: String,
+    },
+    /// List people
+    List,
+    /// Take all rights from a person, at once
+    Disable {
+        /// Name
+        name: String,
+    },
+}
+
+/// Runs one.
+pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let broker = broker_beside(config).await?;
+    let caller = Caller::command_line();
+    match command {
+        OperatorCommand::Add { name, role } => {
+            broker.add_operator(&caller, &name, role).await?;
+            if json {
+                output::json(&json!({"name": name, "role": role}))?;
+            } else {
+                output::line(&format!("{name} is added as {}", role.as_str()))?;
+                output::line(&format!("next: pairgate operator link {name}"))?;
+            }
+        }
+        OperatorCommand::Link { name } => {
+            let url = broker.operator_link(&caller, &name).await?;
+            if json {
+                output::json(&json!({"url": url}))?;
+            } else {
+                output::line(&url)?;
+                output::line("good once, for 10 minutes; whoever has it is this person, so hand it over in person")?;
+            }
+        }
+        OperatorCommand::List => {
+            let operators = broker.operators().await?;
+            if json {
+                let list: Vec<_> = operators
+                    .iter()
+                    .map(|operator| json!({"name": operator.name, "role": operator.role, "added_at": operator.added_at.rfc3339(), "disabled_at": operator.disabled_at.map(|at| at.rfc3339())}))
+                    .collect();
+                output::json(&list)?;
+            } else if operators.is_empty() {
+                output::line("nobody. Add somebody: pairgate operator add dana --role admin")?;
+            } else {
+                let rows: Vec<Vec<String>> = operators
+                    .iter()
+                    .map(|operator| {
+                        let state = operator.disabled_at.map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
+                        vec![operator.name.clone(), operator.role.as_str().into(), operator.added_at.rfc3339(), state]
+                    })
+                    .collect();
+                output::table(&["NAME", "ROLE", "ADDED", "STATE"], &rows)?;
+            }
+        }
+        OperatorCommand::Disable { name } => {
+            broker.disable_operator(&caller, &name).await?;
+            if json { output::json(&json!({"name": name, "disabled": true})) } else { output::line(&format!("{name} can't do anything any more")) }?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,142 @@
+//! `pairgate pairing …`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::broker::pairing::Confirm;
+use crate::broker::{Broker, Caller};
+use crate::cli::output;
+use crate::cli::serve::broker_beside;
+use crate::config::Config;
+use crate::id::DeviceId;
+use crate::model::device::PinnedKey;
+use crate::model::site::DEFAULT_SITE;
+use crate::store::{PairingOfDevice, WindowSubject};
+
+/// Commands on pairings.
+#[derive(Debug, clap::Subcommand)]
+pub enum PairingCommand {
+    /// Open pairing for one device, or with --site for all registered ones
+    Open {
+        /// Device id
+        #[arg(required_unless_present = "site")]
+        device: Option<String>,
+        /// The whole site
+        #[arg(long, conflicts_with = "device")]
+        site: bool,
+        /// How long
+        #[arg(long, default_value_t = 15, value_name = "MINUTES")]
+        minutes: u64,
+    },
+    /// Close it before its time
+    Close {
+        /// Device id
+        #[arg(required_unless_present = "site")]
+        device: Option<String>,
+        /// The whole site
+        #[arg(long, conflicts_with = "device")]
+        site: bool,
+    },
+    /// What waits to be confirmed
+    List,
+    /// Confirm by the six digits that the device shows
+    Confirm {
+        /// Device id
+        device: String,
+        /// Six digits
+        #[arg(long)]
+        number: String,
+        /// Which pairing, if several wait for this device
+        #[arg(long, value_name = "ID")]
+        pairing: Option<String>,
+    },
+    /// Refuse what waits for a device
+    Refuse {
+        /// Device id
+        device: String,
+    },
+}
+
+/// Runs one.
+pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let broker = broker_beside(config).await?;
+    let caller = Caller::command_line();
+    match command {
+        PairingCommand::Open { device, minutes, .. } => {
+            let subject = subject(device.as_deref())?;
+            let closes_at = broker.open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60)))).await?.rfc3339();
+            if json { output::json(&json!({"closes_at": closes_at})) } else { output::line(&format!("pairing is open until {closes_at}; start it on the device")) }?;
+        }
+        PairingCommand::Close { device, .. } => {
+            broker.close_window(&caller, &subject(device.as_deref())?).await?;
+            if json { output::json(&json!({"closes_at": null})) } else { output::line("pairing is closed") }?;
+        }
+        PairingCommand::List => list(&broker.open_pairings(None).await?, json)?,
+        PairingCommand::Confirm { device, number, pairing } => {
+            let id = match pairing {
+                Some(id) => id,
+                None => only_one(&broker, &device).await?,
+            };
+            let device = broker.confirm_pairing(&caller, &id, &Confirm::Number(&number)).await?;
+            let key = device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
+            if json { output::json(&json!({"device": device.id, "key": key})) } else { output::line(&format!("paired. From now on only key {key} is {}", device.id)) }?;
+        }
+        PairingCommand::Refuse { device } => {
+            let waiting = broker.open_pairings(Some(&DeviceId::new(&device)?)).await?;
+            for found in &waiting {
+                broker.decline_pairing(&caller, found.pairing.id.as_str()).await?;
+            }
+            if json { output::json(&json!({"refused": waiting.len()})) } else { output::line(&format!("refused: {}", waiting.len())) }?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn subject(device: Option<&str>) -> anyhow::Result<WindowSubject> {
+    Ok(match device {
+        Some(id) => WindowSubject::Device(DeviceId::new(id)?),
+        None => WindowSubject::Site(DEFAULT_SITE.into()),
+    })
+}
+
+async fn only_one(broker: &Broker, device: &str) -> anyhow::Result<String> {
+    let waiting = broker.open_pairings(Some(&DeviceId::new(device)?)).await?;
+    match waiting.as_slice() {
+        [one] => Ok(one.pairing.id.to_string()),
+        [] => anyhow::bail!("nothing waits for {device}. Open pairing (pairgate pairing open {device}), then start it on the device"),
+        _ => anyhow::bail!("{} keys wait for {device}; one of them may be an attacker's. See `pairgate pairing list`, and name one with --pairing", waiting.len()),
+    }
+}
+
+fn list(waiting: &[PairingOfDevice], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(
+            &waiting
+                .iter()
+                .map(|found| {
+                    let pairing = &found.pairing;
+                    json!({"pairing": pairing.id, "device": pairing.device, "key": PinnedKey::short(&pairing.jkt), "ready": pairing.device_nonce.is_some(),
+                           "conflict": pairing.conflict, "requested_at": pairing.requested_at.rfc3339()})
+                })
+                .collect::<Vec<_>>(),
+        );
+    }
+    if waiting.is_empty() {
+        return output::line("nothing waits");
+    }
+    let rows: Vec<Vec<String>> = waiting
+        .iter()
+        .map(|found| {
+            let pairing = &found.pairing;
+            let state = match (pairing.conflict, pairing.device_nonce.is_some()) {
+                (true, _) => "CONFLICT: several keys",
+                (false, true) => "compare the digits",
+                (false, false) => "waits for the device",
+            };
+            vec![pairing.device.to_string(), PinnedKey::short(&pairing.jkt), state.into(), found.device.facts.room.clone(), pairing.id.to_string()]
+        })
+        .collect();
+    output::table(&["DEVICE", "KEY", "STATE", "ROOM", "PAIRING"], &rows)
+}

@@ -1,0 +1,154 @@
+//! `pairgate serve`, and the composition root: from configuration to a running broker.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use crate::broker::{Broker, Caller, Parts};
+use crate::cli::output::line;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::{Edge, router, serve};
+use crate::secret::{MasterKey, Random};
+use crate::{store, telemetry};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Address and port, instead of the configured one; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Start although the newest record is from the future
+    #[arg(long)]
+    accept_clock: bool,
+}
+
+/// Makes the broker of a data directory. Commands use it without serving.
+///
+/// # Errors
+/// If the directory, the database or the master key is not as it should be.
+pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> anyhow::Result<Broker> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data)
+        .with_context(|| format!("data directory {}", config.data.display()))?;
+    let random = Random::system();
+    let store = store::open(&config.data)?;
+    let is_new = store.signing_keys().await?.is_empty();
+    let master = match &config.master_key {
+        Some(text) => MasterKey::from_text(text)?,
+        // Only a new database may get a new key: with another one, an old database can't be read.
+        None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
+    };
+    let parts = Parts { store, master, issuer, kinds: config.kinds.clone(), clock: Clock::system(), random };
+    Ok(Broker::open(parts, accept_clock).await?)
+}
+
+/// The issuer: as configured, or the listening address.
+pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
+    match &config.public_url {
+        Some(url) => Ok(url.clone()),
+        None => Ok(Url::parse(&format!("http://{listen}"))?),
+    }
+}
+
+/// The broker of a data directory, for a command that runs beside `serve`.
+pub async fn broker_beside(config: &Config) -> anyhow::Result<Broker> {
+    let issuer = issuer(config, config.listen)?;
+    open_broker(config, issuer, true).await
+}
+
+/// A broker that serves.
+pub struct Running {
+    issuer: Url,
+    broker: Arc<Broker>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Its issuer.
+    pub const fn issuer(&self) -> &Url {
+        &self.issuer
+    }
+
+    /// The broker.
+    pub const fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Ends held answers, waits for the rest, and returns when nothing is served any more.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.serving.await;
+    }
+}
+
+/// Starts to serve.
+///
+/// # Errors
+/// If the address is taken, or as [`open_broker`].
+pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("can't listen on {}: if another program has it, choose another with --listen or in the configuration", config.listen)
+    })?;
+    let issuer = issuer(&config, listener.local_addr()?)?;
+    let broker = Arc::new(open_broker(&config, issuer.clone(), accept_clock).await?);
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
+    let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, stopping.clone());
+    let serving = tokio::spawn(serve::serve(listener, router(edge), stopping));
+    Ok(Running { issuer, broker, stop, serving })
+}
+
+/// Looks once a second whether another process, the command line for example, has changed what somebody here waits for.
+async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = second.tick() => {}
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
+        }
+        if let Err(error) = broker.look_for_changes_of_others().await {
+            tracing::warn!(%error, "the database could not be looked at");
+        }
+    }
+}
+
+/// Runs the command.
+pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode> {
+    telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
+    config.listen = args.listen.unwrap_or(config.listen);
+    anyhow::ensure!(config.listen.ip().is_loopback(), "--listen must be a loopback address: this version speaks plain HTTP. Put a proxy with TLS in front");
+    let running = start(config, args.accept_clock).await?;
+    let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
+    line(&format!("listening on {issuer}"))?;
+    if running.broker().operators().await?.is_empty() {
+        let caller = Caller::command_line();
+        running.broker().add_operator(&caller, "admin", crate::model::operator::Role::Admin).await?;
+        let link = running.broker().operator_link(&caller, "admin").await?;
+        line(&format!("nobody can sign in yet, so there is an operator 'admin' now. Sign in, once, within 10 minutes:\n  {link}"))?;
+    }
+    stopped().await?;
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stopped() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

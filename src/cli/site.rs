@@ -1,0 +1,47 @@
+//! `pairgate site …`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::broker::Caller;
+use crate::cli::output;
+use crate::cli::serve::broker_beside;
+use crate::config::Config;
+use crate::model::site::{DEFAULT_SITE, Site};
+
+/// Commands on the site.
+#[derive(Debug, clap::Subcommand)]
+pub enum SiteCommand {
+    /// Show name and networks
+    Show,
+    /// Change them
+    Set {
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+        /// Its networks, 10.2.0.0/16; may be repeated, and replaces those before
+        #[arg(long, value_name = "CIDR")]
+        network: Option<Vec<ipnet::IpNet>>,
+    },
+}
+
+/// Runs one.
+pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let broker = broker_beside(config).await?;
+    let missing = || anyhow::anyhow!("the site is missing from the database");
+    let mut site = broker.site(DEFAULT_SITE).await?.ok_or_else(missing)?;
+    if let SiteCommand::Set { name, network } = command {
+        site = Site { name: name.unwrap_or(site.name), networks: network.unwrap_or(site.networks), id: site.id };
+        broker.set_site(&Caller::command_line(), site).await?;
+        site = broker.site(DEFAULT_SITE).await?.ok_or_else(missing)?;
+    }
+    let networks: Vec<String> = site.networks.iter().map(ToString::to_string).collect();
+    if json {
+        output::json(&json!({"id": site.id, "name": site.name, "networks": networks}))?;
+    } else {
+        let networks = if networks.is_empty() { "not said".into() } else { networks.join(", ") };
+        output::facts(&[("site", site.id), ("name", site.name), ("networks", networks)])?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,206 @@
+//! DPoP proofs (RFC 9449 section 4.3) as client authentication: our profile. The key of the proof is the identity.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use url::Url;
+
+use crate::clock::Timestamp;
+use crate::device_auth::Proofs;
+use crate::device_auth::replay::Seen;
+use crate::oauth::jose::UnverifiedJwt;
+use crate::secret::Bytes32;
+
+/// Claims of a proof. `iat` must be there (section 4.2) and is not judged: the nonce tells the time. A claim that stands twice is refused.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    jti: String,
+    htm: String,
+    htu: String,
+    #[serde(rename = "iat")]
+    _iat: f64,
+    nonce: Option<String>,
+    #[serde(rename = "ath")]
+    _ath: Option<IgnoredAny>,
+}
+
+/// Why a proof was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofError {
+    /// Well formed, but without a nonce of ours that is fresh.
+    Nonce {
+        /// The key that the proof names; its signature was not checked.
+        claimed: Bytes32,
+    },
+    /// Fails a check.
+    Invalid(&'static str),
+    /// Too many proofs to remember.
+    Overloaded,
+}
+
+/// Checks a proof in full; the thumbprint of the key that made it. `endpoint` is the configured address.
+///
+/// # Errors
+/// [`ProofError`].
+pub fn check(proofs: &Proofs, proof: &str, method: &str, endpoint: &str, now: Timestamp) -> Result<Bytes32, ProofError> {
+    let unverified = UnverifiedJwt::<Claims>::parse(proof, "dpop+jwt").map_err(|error| ProofError::Invalid(error.0))?;
+    let claims = unverified.peek();
+    if claims.htm != method {
+        return Err(ProofError::Invalid("The proof's htm is not this request's method."));
+    }
+    if !is_same_address(&claims.htu, endpoint) {
+        return Err(ProofError::Invalid("The proof's htu is not this endpoint's public address."));
+    }
+    if !(16..=128).contains(&claims.jti.len()) {
+        return Err(ProofError::Invalid("The proof's jti must have 16 to 128 characters."));
+    }
+    let jkt = unverified.claimed_key().jkt();
+    // Before the signature: it costs a hundredth, and a client without a nonce has not shown anything yet.
+    if !claims.nonce.as_deref().is_some_and(|nonce| proofs.nonces.is_good(nonce, &jkt, now)) {
+        return Err(ProofError::Nonce { claimed: jkt });
+    }
+    let verified = unverified.verify().map_err(|error| ProofError::Invalid(error.0))?;
+    // After the signature: or else anybody could use up somebody's jti, or our memory.
+    match proofs.replay.note(&jkt, &verified.claims.jti, now) {
+        Seen::New => Ok(jkt),
+        Seen::Before => Err(ProofError::Invalid("This proof was used before. Make a new one for each request.")),
+        Seen::Full => Err(ProofError::Overloaded),
+    }
+}
+
+/// Is `htu` the endpoint's address? Query and fragment are ignored; scheme and host in any case, the default port and percent-case are the same
+/// (RFC 9449 section 4.3, RFC 3986 section 6.2). Dot segments are not resolved but refused: no honest client writes them.
+fn is_same_address(htu: &str, endpoint: &str) -> bool {
+    if htu == endpoint {
+        return true;
+    }
+    let has_tricks = htu.len() > 2048 || htu.contains(|character: char| character == '\\' || character.is_whitespace() || character.is_control());
+    let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else { return false };
+    if has_dot_segment(htu) || !presented.username().is_empty() || presented.password().is_some() {
+        return false;
+    }
+    presented.set_query(None);
+    presented.set_fragment(None);
+    presented.origin() == configured.origin() && percent_normal(presented.path()) == percent_normal(configured.path())
+}
+
+fn has_dot_segment(address: &str) -> bool {
+    let path = address.split(['?', '#']).next().unwrap_or(address);
+    path.split('/').any(|segment| matches!(segment.to_ascii_lowercase().as_str(), "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e."))
+}
+
+/// Percent-encoded unreserved characters decoded, the other encodings in upper case (RFC 3986 section 6.2.2).
+fn percent_normal(path: &str) -> String {
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        normal.push_str(before);
+        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match code {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => normal.push(char::from(byte)),
+            Some(byte) => normal.push_str(&format!("%{byte:02X}")),
+            None => normal.push('%'),
+        }
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    normal.push_str(rest);
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::jose::SigningKey;
+    use crate::secret::Random;
+    use serde_json::{Value, json};
+
+    const ENDPOINT: &str = "https://pairgate.example/token";
+
+    struct Bench {
+        proofs: Proofs,
+        key: SigningKey,
+        now: Timestamp,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
+            Self { proofs: Proofs::new(&Random::seeded("dpop")).unwrap(), key, now: Timestamp::from_millis(1_000_000_000) }
+        }
+
+        fn claims(&self) -> Value {
+            let nonce = self.proofs.nonces.issue(&self.key.public().jkt(), self.now);
+            json!({"jti": "0123456789abcdef", "htm": "POST", "htu": ENDPOINT, "iat": 1, "nonce": nonce})
+        }
+
+        fn check(&self, claims: &Value) -> Result<Bytes32, ProofError> {
+            let proof = self.key.sign("dpop+jwt", claims, true).unwrap();
+            check(&self.proofs, &proof, "POST", ENDPOINT, self.now)
+        }
+    }
+
+    #[test]
+    fn a_good_proof_names_its_key_once_a_021() {
+        let bench = Bench::new();
+        assert_eq!(bench.check(&bench.claims()), Ok(bench.key.public().jkt()));
+        assert!(matches!(bench.check(&bench.claims()), Err(ProofError::Invalid(what)) if what.contains("used before")));
+    }
+
+    /// One mutation a row.
+    #[test]
+    fn each_check_of_rfc_9449_section_4_3_refuses_a_022_a_024_a_025_a_026() {
+        let nonce_missing = |error: &ProofError| matches!(error, ProofError::Nonce { .. });
+        let invalid = |error: &ProofError| matches!(error, ProofError::Invalid(_));
+        type Row = (&'static str, Value, fn(&ProofError) -> bool);
+        let rows: Vec<Row> = vec![
+            ("other method", json!({"htm": "GET"}), invalid as fn(&ProofError) -> bool),
+            ("method in lower case", json!({"htm": "post"}), invalid),
+            ("htm missing", json!({"htm": null}), invalid),
+            ("htu missing", json!({"htu": null}), invalid),
+            ("iat missing", json!({"iat": null}), invalid),
+            ("iat as text", json!({"iat": "1"}), invalid),
+            ("jti missing", json!({"jti": null}), invalid),
+            ("jti short", json!({"jti": "short"}), invalid),
+            ("jti huge", json!({"jti": "x".repeat(129)}), invalid),
+            ("nonce missing", json!({"nonce": null}), nonce_missing),
+            ("nonce invented", json!({"nonce": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}), nonce_missing),
+        ];
+        for (what, changes, expected) in rows {
+            let bench = Bench::new();
+            let mut claims = bench.claims();
+            for (name, value) in changes.as_object().unwrap() {
+                claims[name] = value.clone();
+            }
+            let error = bench.check(&claims).unwrap_err();
+            assert!(expected(&error), "{what}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn htu_is_the_configured_address_and_nothing_like_it_a_022_a_023() {
+        for same in [
+            ENDPOINT, "HTTPS://PairGate.Example/token", "https://pairgate.example:443/token", "https://pairgate.example/%74oken",
+            "https://pairgate.example/token?x=1", "https://pairgate.example/token#f",
+        ] {
+            assert!(is_same_address(same, ENDPOINT), "{same}");
+        }
+        for other in [
+            "", "token", "/token", "http://pairgate.example/token", "https://pairgate.example:8443/token", "https://evil.example/token",
+            "https://pairgate.example/token/", "https://pairgate.example/Token", "https://pairgate.example//token", "https://pairgate.example/a/../token",
+            "https://pairgate.example/./token", "https://pairgate.example/%2e/token", "https://pairgate.example/a/%2E%2e/token",
+            "https://pairgate.example/device_authorization", "https://pairgate.example@evil.example/token", "https://user@pairgate.example/token",
+            "https://pairgate.example.evil.example/token", "https://pairgate.example\\token", "https://pairgate.example/to ken", "https://pairgate.example/token;x",
+        ] {
+            assert!(!is_same_address(other, ENDPOINT), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_device_clock_does_not_matter_a_089() {
+        for iat in [0_i64, -600, 4_102_444_800, 600] {
+            let bench = Bench::new();
+            let mut claims = bench.claims();
+            claims["iat"] = iat.into();
+            assert!(bench.check(&claims).is_ok(), "{iat}");
+        }
+    }
+}

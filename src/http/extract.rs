@@ -1,0 +1,223 @@
+//! What handlers take from a request: who is at the other end, a small body, a signed-in operator, a form that belongs to the session.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use crate::broker::Caller;
+use crate::broker::people::Session;
+use crate::http::{Edge, present};
+use crate::oauth::form::Form;
+
+/// No request of ours has a larger body.
+pub const MAX_BODY: usize = 16 * 1024;
+/// A body must have arrived after this long.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// `__Host-`: only over TLS (or loopback), only this host, whole site.
+pub const SESSION_COOKIE: &str = "__Host-pairgate";
+
+/// The TCP peer; put into each request by the accept loop.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpPeer(pub SocketAddr);
+
+/// The caller's address: the TCP peer, or what a trusted proxy says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub Option<IpAddr>);
+
+impl FromRequestParts<Edge> for Peer {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Self::Rejection> {
+        let tcp = parts.extensions.get::<TcpPeer>().map(|peer| peer.0.ip().to_canonical());
+        Ok(Self(tcp.map(|tcp| client_address(tcp, &parts.headers, &edge.0.trusted_proxies))))
+    }
+}
+
+/// The rightmost hop of `X-Forwarded-For` that is no proxy of ours, if the TCP peer is one.
+///
+/// Without the first condition anybody could choose his address, look local, and dodge or misdirect every limit.
+fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    if !is_trusted(&tcp) {
+        return tcp;
+    }
+    let hops: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let mut client = tcp;
+    for hop in hops.into_iter().rev() {
+        // A hop that is no address was invented by somebody; what stands left of it even more so.
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    client
+}
+
+/// A body of at most 16 KiB that arrives in time.
+pub struct SmallBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for SmallBody {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        read_body(request.into_body()).await.map(Self)
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 16384 bytes, or broke off.")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 10 seconds.")),
+    }
+}
+
+/// A signed-in operator. Everybody else is sent to sign in.
+pub struct SignedIn {
+    /// The session.
+    pub session: Session,
+    /// From where.
+    pub peer: Option<IpAddr>,
+}
+
+impl SignedIn {
+    /// As a caller of use cases.
+    pub fn caller(&self) -> Caller {
+        self.session.caller(self.peer)
+    }
+}
+
+impl FromRequestParts<Edge> for SignedIn {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Response> {
+        let Peer(peer) = Peer::from_request_parts(parts, edge).await.unwrap_or(Peer(None));
+        let session = match cookie(&parts.headers, SESSION_COOKIE) {
+            Some(id) => edge.broker().session(id).await.map_err(|error| present::unavailable(&error))?,
+            None => None,
+        };
+        let asked = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        session.map(|session| Self { session, peer }).ok_or_else(|| to_sign_in(asked, parts.method == axum::http::Method::GET))
+    }
+}
+
+/// Sends to the sign-in page; a scanned code or pairing is remembered for after it, nothing else is (no open redirect, R-9700-02).
+fn to_sign_in(asked: &str, is_get: bool) -> Response {
+    let mut response = Redirect::to("/sign-in").into_response();
+    if is_get && is_return_path(asked) {
+        let cookie = format!("{RETURN_COOKIE}={asked}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600");
+        if let Ok(cookie) = cookie.parse() {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    response
+}
+
+/// Where to go after signing in.
+pub const RETURN_COOKIE: &str = "__Host-return";
+
+/// Only the two pages that QR codes lead to, and only plain characters.
+pub fn is_return_path(path: &str) -> bool {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.".contains(&byte));
+    is_plain && path.len() <= 256 && (path.starts_with("/approve?user_code=") || path.starts_with("/pair/"))
+}
+
+/// A cookie's value.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// A form posted by a page of this session.
+///
+/// Without the token, another site's page could post in the operator's name wherever a browser sends neither `Origin` nor `Sec-Fetch-Site`.
+pub struct PageForm {
+    /// Who posted it.
+    pub signed_in: SignedIn,
+    body: Bytes,
+}
+
+impl PageForm {
+    /// A field's value, trimmed; empty if absent or repeated.
+    pub fn field(&self, name: &str) -> String {
+        let form = Form::parse(&self.body);
+        form.as_ref().ok().and_then(|form| form.get(name)).unwrap_or_default().trim().to_owned()
+    }
+}
+
+impl FromRequest<Edge> for PageForm {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let signed_in = SignedIn::from_request_parts(&mut parts, edge).await?;
+        // A cross-site form can send text/plain; ours never does.
+        if !is_form(&parts.headers) {
+            return Err(present::refused_form());
+        }
+        let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
+        let is_ours = Form::parse(&body).is_ok_and(|form| {
+            form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token))
+        });
+        if is_ours { Ok(Self { signed_in, body }) } else { Err(present::refused_form()) }
+    }
+}
+
+/// Is the body said to be a form?
+pub fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarded(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_only_from_a_configured_proxy_a_086() {
+        let trusted: Vec<ipnet::IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (tcp, header, expected) in [
+            ("203.0.113.9", "127.0.0.1", "203.0.113.9"),
+            ("10.0.0.1", "127.0.0.1, 198.51.100.7", "198.51.100.7"),
+            ("10.0.0.1", "198.51.100.7, 10.0.0.2", "198.51.100.7"),
+            ("10.0.0.1", "1.2.3.4, nonsense", "10.0.0.1"),
+            ("10.0.0.1", "", "10.0.0.1"),
+        ] {
+            assert_eq!(client_address(address(tcp), &forwarded(header), &trusted), address(expected), "{tcp} {header}");
+            assert_eq!(client_address(address(tcp), &forwarded(header), &[]), address(tcp), "no proxy configured");
+        }
+    }
+
+    #[test]
+    fn only_scanned_pages_are_returned_to() {
+        for good in ["/approve?user_code=PRN-WDJB-MJHTX", "/pair/AAAA?key=b-_C"] {
+            assert!(is_return_path(good), "{good}");
+        }
+        for bad in ["//evil.example", "/devices", "https://evil.example/pair/", "/pair/x\r\nSet-Cookie: a=b", "/pair/;x", "/approve?user_code=<script>"] {
+            assert!(!is_return_path(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        let headers = HeaderMap::from_iter([(header::COOKIE, "a=1; __Host-pairgate=abc; x__Host-pairgate=no".parse().unwrap())]);
+        assert_eq!(cookie(&headers, SESSION_COOKIE), Some("abc"));
+        assert_eq!(cookie(&headers, "Host-pairgate"), None);
+    }
+}

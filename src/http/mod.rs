@@ -1,0 +1,131 @@
+//! The HTTP edge: every route on one page, with who may call it. Handlers extract, make one broker call, and render.
+//!
+//! | routes | who | file |
+//! | --- | --- | --- |
+//! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token` | devices, each authenticated by the broker | [`device`] |
+//! | `/.well-known/oauth-authorization-server`, `/jwks`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
+//! | `/sign-in` | anyone with a link | [`sign_in`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//!
+//! There are no metrics, health, debug or listing routes (A-094), no CORS headers, and no redirects off this host.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use ipnet::IpNet;
+use tokio::sync::watch;
+use tower_http::csrf::CsrfLayer;
+
+use crate::broker::Broker;
+
+pub mod approve;
+pub mod assets;
+pub mod audit;
+pub mod device;
+pub mod devices;
+pub mod events;
+pub mod extract;
+pub mod overview;
+pub mod pair;
+pub mod present;
+pub mod serve;
+pub mod sign_in;
+pub mod views;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct Edge(Arc<Shared>);
+
+struct Shared {
+    broker: Arc<Broker>,
+    /// `host` or `host:port` of the issuer, as a `Host` header has it.
+    authority: String,
+    trusted_proxies: Vec<IpNet>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Edge {
+    /// For one broker at one issuer. `stopping` turns true when held answers should end.
+    pub fn new(broker: Arc<Broker>, trusted_proxies: Vec<IpNet>, stopping: watch::Receiver<bool>) -> Self {
+        let issuer = &broker.endpoints().issuer;
+        let authority = issuer.split_once("://").map_or(issuer.as_str(), |(_, authority)| authority).to_ascii_lowercase();
+        Self(Arc::new(Shared { broker, authority, trusted_proxies, stopping }))
+    }
+
+    fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+}
+
+/// Every route.
+pub fn router(edge: Edge) -> Router {
+    let devices = Router::new()
+        .route("/pairing", post(device::pairing))
+        .route("/pairing/poll", post(device::pairing_poll))
+        .route("/device_authorization", post(device::device_authorization))
+        .route("/token", post(device::token))
+        .route("/jwks", get(device::jwks))
+        .route("/.well-known/oauth-authorization-server", get(device::metadata));
+    let pages = Router::new()
+        .route("/", get(overview::show))
+        .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-out", post(sign_in::sign_out))
+        .route("/devices", get(devices::list).post(devices::register))
+        .route("/devices/{id}", get(devices::show).post(devices::act))
+        .route("/pair", get(pair::list).post(pair::window))
+        .route("/pair/{id}", get(pair::show).post(pair::decide))
+        .route("/approve", get(approve::enter).post(approve::open))
+        .route("/approve/{id}", get(approve::show).post(approve::decide))
+        .route("/report", post(approve::report))
+        .route("/audit", get(audit::list))
+        .route("/events", get(events::stream))
+        .fallback(present::not_found)
+        .layer(CsrfLayer::new().with_rejection_response(present::cross_site))
+        .layer(middleware::from_fn(page_headers));
+    devices
+        .route("/assets/{name}", get(assets::serve))
+        .merge(pages)
+        .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
+        .with_state(edge)
+}
+
+/// Refuses requests for another host (A-087): a page of an attacker whose name was re-pointed to this address must get nothing.
+async fn only_our_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let host = request.uri().authority().map(|authority| authority.as_str()).or_else(|| {
+        request.headers().get(header::HOST).and_then(|host| host.to_str().ok())
+    });
+    let is_ours = host.is_some_and(|host| host.eq_ignore_ascii_case(&edge.0.authority));
+    if is_ours && request.headers().get_all(header::HOST).iter().count() <= 1 {
+        return next.run(request).await;
+    }
+    let advice = format!("This server answers only at {}. Use that address.\n", edge.broker().endpoints().issuer);
+    (StatusCode::MISDIRECTED_REQUEST, [(header::CACHE_CONTROL, "no-store")], advice).into_response()
+}
+
+/// What a browser may do with our pages: nothing but what we wrote, in no frame, and no address of ours told to others (A-042, A-050, A-052).
+const PAGE_HEADERS: [(HeaderName, &str); 7] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=()"),
+];
+
+async fn page_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in &PAGE_HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,193 @@
+//! From the model to what pages show: times, keys, sentences, and the pages for what went wrong.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse as _, Response};
+use tower_http::csrf::ProtectionError;
+
+use crate::broker::UseCaseError;
+use crate::clock::Timestamp;
+use crate::http::Edge;
+use crate::http::assets::ASSETS;
+use crate::http::extract::SignedIn;
+use crate::http::views::{Chrome, DeviceRow, MessagePage, PendingPairing, TimelineEntry, When};
+use crate::model::audit::{Event, Record};
+use crate::model::device::{Device, PinnedKey};
+use crate::model::site::DEFAULT_SITE;
+use crate::store::PairingOfDevice;
+
+/// Renders a page.
+pub fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "This page could not be made. Try again.\n").into_response()
+        }
+    }
+}
+
+/// The frame of a page for a signed-in operator.
+pub async fn chrome(edge: &Edge, signed_in: &SignedIn, title: &str, active: &'static str) -> Chrome {
+    let site = edge.broker().site(DEFAULT_SITE).await.ok().flatten().map_or_else(String::new, |site| site.name);
+    Chrome {
+        operator: Some(signed_in.session.operator.name.clone()),
+        csrf: edge.broker().csrf_token(&signed_in.session),
+        site,
+        active,
+        live: true,
+        ..bare_chrome(title)
+    }
+}
+
+/// The frame of a page for nobody in particular.
+pub fn bare_chrome(title: &str) -> Chrome {
+    Chrome {
+        title: title.to_owned(),
+        css: ASSETS.css.href.clone(),
+        js: ASSETS.js.href.clone(),
+        icon: ASSETS.icon.href.clone(),
+        ..Chrome::default()
+    }
+}
+
+/// An instant, as people say it.
+pub fn when(at: Timestamp, now: Timestamp) -> When {
+    let (past, future) = (now.since(at).as_secs(), at.since(now).as_secs());
+    let relative = match (past, future) {
+        (0..=4, 0) => "just now".to_owned(),
+        (past, 0) => format!("{} ago", span(past)),
+        (_, future) => format!("in {}", span(future)),
+    };
+    let exact = at.rfc3339();
+    When { relative, exact: exact.replace('T', " ").replace('Z', " UTC"), iso: exact }
+}
+
+/// A span of time in its largest unit.
+pub fn span(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..=89 => (seconds, "second"),
+        90..=5399 => ((seconds + 30) / 60, "minute"),
+        5400..=172_799 => ((seconds + 1800) / 3600, "hour"),
+        _ => ((seconds + 43_200) / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `operator:dana` becomes `dana`.
+pub fn who(actor: &str) -> String {
+    match actor.split_once(':') {
+        Some(("operator" | "device", name)) => name.to_owned(),
+        _ => match actor {
+            "command-line" => "the command line".to_owned(),
+            "anonymous" => "somebody".to_owned(),
+            "broker" => "Pairgate".to_owned(),
+            other => other.to_owned(),
+        },
+    }
+}
+
+/// A record in words.
+pub fn sentence(record: &Record) -> String {
+    let words = Event::ALL.iter().find(|event| event.as_str() == record.event).map_or(record.event.as_str(), |event| event.words());
+    let place = record.peer.as_deref().map(|peer| format!(" from {peer}")).unwrap_or_default();
+    if record.detail.is_empty() { format!("{words}{place}") } else { format!("{words}{place}: {}", record.detail) }
+}
+
+/// A record as an entry of a timeline.
+pub fn timeline_entry(record: &Record, now: Timestamp) -> TimelineEntry {
+    TimelineEntry { at: when(record.at, now), text: sentence(record), actor: who(&record.actor), alert: record.severity == "alert" }
+}
+
+/// A row of a device table.
+pub fn device_row(device: &Device, label: &str, now: Timestamp) -> DeviceRow {
+    DeviceRow {
+        id: device.id.to_string(),
+        name: device.facts.name.clone(),
+        kind: label.to_owned(),
+        room: device.facts.room.clone(),
+        state: device.state.as_str().to_owned(),
+        key: device.key.as_ref().map(|key| PinnedKey::short(&key.jkt)),
+        seen: device.seen_at.map(|seen_at| when(seen_at, now)),
+    }
+}
+
+/// A pairing that waits.
+pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairing {
+    PendingPairing {
+        id: found.pairing.id.to_string(),
+        device_id: found.device.id.to_string(),
+        device_name: found.device.facts.name.clone(),
+        room: found.device.facts.room.clone(),
+        key: PinnedKey::short(&found.pairing.jkt),
+        asked: when(found.pairing.requested_at, now),
+        ready: found.pairing.device_nonce.is_some(),
+        conflict: found.pairing.conflict,
+    }
+}
+
+/// What a use case said no to, one line each.
+pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
+    match error {
+        UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&line)).collect()),
+        UseCaseError::NotAllowed => Ok(vec![capital(&UseCaseError::NotAllowed.to_string())]),
+        UseCaseError::NotFound(what) => Err(message(StatusCode::NOT_FOUND, "Not here", vec![capital(&what)], Some(("/", "Overview")))),
+        UseCaseError::Store(error) => Err(unavailable(&error)),
+        UseCaseError::Secret(error) => Err(unavailable(&error)),
+    }
+}
+
+fn capital(line: &str) -> String {
+    let mut letters = line.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    let end = if line.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+/// A page that says what happened, what it means and what to do.
+pub fn message(status: StatusCode, heading: &str, lines: Vec<String>, action: Option<(&str, &str)>) -> Response {
+    let action = action.map(|(href, label)| (href.to_owned(), label.to_owned()));
+    page(status, &MessagePage { chrome: bare_chrome(heading), heading: heading.to_owned(), lines, action })
+}
+
+/// The database did not answer.
+pub fn unavailable(error: &dyn std::error::Error) -> Response {
+    tracing::error!(%error, "a page could not be served");
+    let lines = vec!["The database did not answer.".into(), "Nothing was changed. Wait a moment, then try again.".into()];
+    let mut response = message(StatusCode::SERVICE_UNAVAILABLE, "Not available just now", lines, None);
+    response.headers_mut().insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
+    response
+}
+
+/// A form that no page of this session sent.
+pub fn refused_form() -> Response {
+    let lines = vec!["This form did not come from a page of yours, or the page was old.".into(), "Nothing was changed. Open the page again.".into()];
+    message(StatusCode::FORBIDDEN, "Not accepted", lines, Some(("/", "Overview")))
+}
+
+/// A request that another site's page made.
+pub fn cross_site(_: ProtectionError) -> axum::http::Response<axum::body::Body> {
+    refused_form()
+}
+
+/// No such page.
+pub async fn not_found() -> Response {
+    let lines = vec!["There is no page at this address.".into()];
+    message(StatusCode::NOT_FOUND, "Not here", lines, Some(("/", "Overview")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let now = Timestamp::from_millis(1_795_498_812_345);
+        for (back, said) in [(0, "just now"), (20, "20 seconds ago"), (90, "2 minutes ago"), (3600, "60 minutes ago"), (7200, "2 hours ago"), (86_400 * 3, "3 days ago")] {
+            assert_eq!(when(now.minus(Duration::from_secs(back)), now).relative, said);
+        }
+        assert_eq!(when(now.plus(Duration::from_secs(240)), now).relative, "in 4 minutes");
+        assert_eq!(when(now, now).exact, "2026-11-24 05:40:12 UTC");
+    }
+}

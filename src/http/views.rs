@@ -1,0 +1,490 @@
+//! View structs: what each server-rendered page shows, as plain data, and nothing else.
+//!
+//! No decisions are made here; the page modules beside this file hold the handlers, look things up and fill these
+//! structs. The templates are in `templates/`, the stylesheet and the script in `assets/`. Every text is escaped by
+//! the templates, so handlers pass it as it is.
+
+use askama::Template;
+
+/// What surrounds every page: title, header, navigation and the addresses of the assets.
+#[derive(Debug, Clone, Default)]
+pub struct Chrome {
+    /// What the page is, without the product name (the template adds " · Pairgate").
+    pub title: String,
+    /// Name of the signed-in operator; without one there is no navigation.
+    pub operator: Option<String>,
+    /// Value of the hidden field `csrf` of every form.
+    pub csrf: String,
+    /// Name of the site, shown in the header.
+    pub site: String,
+    /// Navigation entry that is current: `overview`, `devices`, `pair`, `approve`, `audit` or empty.
+    pub active: &'static str,
+    /// Address of the stylesheet.
+    pub css: String,
+    /// Address of the script.
+    pub js: String,
+    /// Address of the icon.
+    pub icon: String,
+    /// Whether the page listens to `/events` and refreshes its live regions.
+    pub live: bool,
+    /// One calm line about what was just done.
+    pub notice: Option<String>,
+}
+
+/// A moment, ready to print.
+#[derive(Debug, Clone, Default)]
+pub struct When {
+    /// How far away, in words: "20 seconds ago".
+    pub relative: String,
+    /// The exact time: "2026-11-24 05:40:12 UTC".
+    pub exact: String,
+    /// The same as RFC 3339, for machines.
+    pub iso: String,
+}
+
+/// How much a fact is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactState {
+    /// Pairgate checked it.
+    Verified,
+    /// Pairgate checked it and it is not so.
+    Failed,
+    /// Only the device says so; nobody checked.
+    Claimed,
+    /// Neither good nor bad, such as a time.
+    Neutral,
+}
+
+/// One thing known about a device or a request.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// How much it is worth.
+    pub state: FactState,
+    /// The fact as a phrase: "Its own key, paired 3 Mar by T. Weber"; for claims "says it is an HP M480f".
+    pub text: String,
+    /// Short evidence beside it: a key, an address.
+    pub detail: Option<String>,
+}
+
+/// One device in a list.
+#[derive(Debug, Clone)]
+pub struct DeviceRow {
+    /// Device id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Label of the kind.
+    pub kind: String,
+    /// Room; may be empty.
+    pub room: String,
+    /// `registered`, `active`, `suspended` or `retired`.
+    pub state: String,
+    /// Short form of its key, "3f9c…a1", if it has one.
+    pub key: Option<String>,
+    /// When it was last heard of.
+    pub seen: Option<When>,
+}
+
+/// A pairing that waits for an operator.
+#[derive(Debug, Clone)]
+pub struct PendingPairing {
+    /// Pairing id.
+    pub id: String,
+    /// Device id.
+    pub device_id: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Room; may be empty.
+    pub room: String,
+    /// Short form of the key that asks.
+    pub key: String,
+    /// When it asked.
+    pub asked: When,
+    /// Whether the device has answered, so that it can be compared.
+    pub ready: bool,
+    /// Whether two different keys claim this device.
+    pub conflict: bool,
+}
+
+/// A sign-in that waits for an operator; its code is never listed.
+#[derive(Debug, Clone)]
+pub struct PendingSignIn {
+    /// Id of the sign-in, for the link.
+    pub grant_id: String,
+    /// Device id.
+    pub device_id: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Room; may be empty.
+    pub room: String,
+    /// When it asked.
+    pub asked: When,
+    /// Name of the operator who has it open.
+    pub claimed_by: Option<String>,
+    /// Whether that is the operator who is looking.
+    pub mine: bool,
+}
+
+/// Something that was refused.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// When.
+    pub at: When,
+    /// What was refused and why, as a sentence.
+    pub text: String,
+    /// Whether it also raised an alert.
+    pub alert: bool,
+}
+
+/// One entry in the history of a device.
+#[derive(Debug, Clone)]
+pub struct TimelineEntry {
+    /// When.
+    pub at: When,
+    /// What happened.
+    pub text: String,
+    /// Who did it; may be empty.
+    pub actor: String,
+    /// Whether it also raised an alert.
+    pub alert: bool,
+}
+
+/// Overview: what waits, what was refused.
+#[derive(Debug, Clone, Template)]
+#[template(path = "overview.html")]
+pub struct OverviewPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Pairings that wait.
+    pub pairings: Vec<PendingPairing>,
+    /// Sign-ins that wait.
+    pub sign_ins: Vec<PendingSignIn>,
+    /// Sign-ins today.
+    pub signed_in_today: u64,
+    /// Refusals today.
+    pub refused_today: u64,
+    /// The last refusals, newest first.
+    pub refusals: Vec<Refusal>,
+    /// Devices that are registered but not paired.
+    pub unpaired: u64,
+    /// Active devices.
+    pub active: u64,
+    /// Suspended devices.
+    pub suspended: u64,
+    /// When pairing for the whole site closes, if it is open.
+    pub window_open: Option<When>,
+}
+
+/// What was typed into the form that registers a device.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceForm {
+    /// Device id.
+    pub id: String,
+    /// Id of the kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Serial number.
+    pub serial: String,
+    /// Asset tag.
+    pub asset_tag: String,
+    /// Maker.
+    pub maker: String,
+    /// Model.
+    pub model: String,
+    /// Room.
+    pub room: String,
+    /// Note.
+    pub note: String,
+}
+
+/// Devices: search, list, register.
+#[derive(Debug, Clone, Template)]
+#[template(path = "devices.html")]
+pub struct DevicesPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// What is searched for; empty for all.
+    pub query: String,
+    /// Devices found.
+    pub rows: Vec<DeviceRow>,
+    /// How many there are to that search, shown or not.
+    pub total: u64,
+    /// Kinds to choose from: id and label.
+    pub kinds: Vec<(String, String)>,
+    /// Contents of the register form.
+    pub form: DeviceForm,
+    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
+    pub errors: Vec<String>,
+}
+
+/// One device: facts, actions, history.
+#[derive(Debug, Clone, Template)]
+#[template(path = "device.html")]
+pub struct DevicePage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Device id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// `registered`, `active`, `suspended` or `retired`.
+    pub state: String,
+    /// Label of the kind.
+    pub kind: String,
+    /// Site.
+    pub site: String,
+    /// Room; may be empty.
+    pub room: String,
+    /// Asset tag; may be empty.
+    pub asset_tag: String,
+    /// Serial number; may be empty.
+    pub serial: String,
+    /// Maker; may be empty.
+    pub maker: String,
+    /// Model; may be empty.
+    pub model: String,
+    /// Note; may be empty.
+    pub note: String,
+    /// Short form of its key.
+    pub key: Option<String>,
+    /// The whole thumbprint of its key.
+    pub key_full: Option<String>,
+    /// How the key is kept, in words: "in software".
+    pub assurance: String,
+    /// When it was paired.
+    pub paired: Option<When>,
+    /// Who paired it.
+    pub paired_by: Option<String>,
+    /// What its kind lets it do, one sentence each.
+    pub policy: Vec<String>,
+    /// When pairing for this device closes, if it is open.
+    pub window: Option<When>,
+    /// Pairings of this device that wait.
+    pub pairings: Vec<PendingPairing>,
+    /// Its history, newest first.
+    pub timeline: Vec<TimelineEntry>,
+    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
+    pub errors: Vec<String>,
+}
+
+/// Pair: what waits and what could.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pair_list.html")]
+pub struct PairListPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Pairings that wait.
+    pub pairings: Vec<PendingPairing>,
+    /// When pairing for the whole site closes, if it is open.
+    pub window: Option<When>,
+    /// Registered devices without a key.
+    pub waiting: Vec<DeviceRow>,
+    /// How many there are, shown or not.
+    pub unpaired: u64,
+}
+
+/// One pairing to confirm, by scan or by number.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pair.html")]
+pub struct PairPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Pairing id.
+    pub pairing_id: String,
+    /// Device id.
+    pub device_id: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Room; may be empty.
+    pub room: String,
+    /// Asset tag; may be empty.
+    pub asset_tag: String,
+    /// What the device says of itself.
+    pub says: Vec<Fact>,
+    /// What was checked.
+    pub facts: Vec<Fact>,
+    /// Short form of the key that asks.
+    pub key: String,
+    /// The whole thumbprint of the key that asks.
+    pub key_full: String,
+    /// The whole thumbprint from the scanned code, if it is the same.
+    pub scanned_key: Option<String>,
+    /// Whether the scanned code carried the same key; none if nothing was scanned.
+    pub scanned_matches: Option<bool>,
+    /// Whether the device has answered, so that it can be compared.
+    pub ready: bool,
+    /// Tries left for the number.
+    pub tries_left: u64,
+    /// Whether two different keys claim this device.
+    pub conflict: bool,
+    /// Short form of the key that would be replaced.
+    pub replaces_key: Option<String>,
+    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
+    pub errors: Vec<String>,
+}
+
+/// What became of a pairing.
+#[derive(Debug, Clone, Template)]
+#[template(path = "pair_done.html")]
+pub struct PairDonePage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Device id.
+    pub device_id: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Short form of the key.
+    pub key: String,
+    /// Whether it was paired; otherwise it was refused.
+    pub paired: bool,
+    /// What happened and what the device shows now.
+    pub message: String,
+    /// What is next: "254 devices are still to be paired."
+    pub next: Option<String>,
+}
+
+/// Which code does the device show?
+#[derive(Debug, Clone, Template)]
+#[template(path = "approve_entry.html")]
+pub struct ApproveEntryPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// The code from the link or the last attempt; empty if none.
+    pub user_code: String,
+    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
+    pub errors: Vec<String>,
+}
+
+/// Let this device sign in?
+#[derive(Debug, Clone, Template)]
+#[template(path = "approve.html")]
+pub struct ApprovePage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Id of the sign-in.
+    pub grant_id: String,
+    /// Digest of what the page shows, sent back with the decision.
+    pub shown: String,
+    /// The kind in a sentence: "printer".
+    pub kind_label: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Device id.
+    pub device_id: String,
+    /// Asset tag; may be empty.
+    pub asset_tag: String,
+    /// Model; may be empty.
+    pub model: String,
+    /// The code that the device shows.
+    pub user_code: String,
+    /// What is known about the request.
+    pub facts: Vec<Fact>,
+    /// What it will be able to do, in words.
+    pub abilities: Vec<String>,
+    /// For how long: "for 8 hours".
+    pub lasts: String,
+    /// Whether the two-digit number has to be typed.
+    pub needs_number: bool,
+    /// Tries left for the number.
+    pub tries_left: u64,
+    /// When the request ends by itself.
+    pub expires: When,
+    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
+    pub errors: Vec<String>,
+}
+
+/// What became of a sign-in.
+#[derive(Debug, Clone, Template)]
+#[template(path = "approve_done.html")]
+pub struct ApproveDonePage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// `approved`, `denied`, `reported` or `ended`.
+    pub outcome: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Device id.
+    pub device_id: String,
+    /// What happened, what the device shows now, who was told; one sentence each.
+    pub message: Vec<String>,
+    /// Who decided; may be empty.
+    pub by: String,
+}
+
+/// A code that is not ours.
+#[derive(Debug, Clone, Template)]
+#[template(path = "not_ours.html")]
+pub struct NotOursPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+}
+
+/// One entry of the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditRow {
+    /// Number of the entry.
+    pub id: u64,
+    /// When.
+    pub at: When,
+    /// Name of the event.
+    pub event: String,
+    /// Who did it; may be empty.
+    pub actor: String,
+    /// Device id, if it is about one.
+    pub device: Option<String>,
+    /// What happened, as a sentence.
+    pub text: String,
+    /// `info`, `refusal` or `alert`.
+    pub severity: String,
+}
+
+/// Audit log, newest first.
+#[derive(Debug, Clone, Template)]
+#[template(path = "audit.html")]
+pub struct AuditPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Entries.
+    pub rows: Vec<AuditRow>,
+    /// Number to go on before, if there are older entries.
+    pub older: Option<u64>,
+    /// How far the chain was checked: "Chain checked up to entry 4711".
+    pub verified: Option<String>,
+}
+
+/// Sign in by a link from the terminal.
+#[derive(Debug, Clone, Template)]
+#[template(path = "sign_in.html")]
+pub struct SignInPage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// Token from the link.
+    pub token: Option<String>,
+    /// Name of the operator whom the link is for.
+    pub name: Option<String>,
+    /// What was wrong with the link.
+    pub problem: Option<String>,
+}
+
+/// A page that only says something, such as an error.
+#[derive(Debug, Clone, Template)]
+#[template(path = "message.html")]
+pub struct MessagePage {
+    /// What surrounds the page.
+    pub chrome: Chrome,
+    /// What happened, in a few words.
+    pub heading: String,
+    /// What happened, what it means, what to do; one line each.
+    pub lines: Vec<String>,
+    /// The next step: address and label.
+    pub action: Option<(String, String)>,
+}
+
+impl ApprovePage {
+    /// Whether a checked fact is not so, which the page then says in a sentence of its own.
+    #[must_use]
+    pub fn something_failed(&self) -> bool {
+        self.facts.iter().any(|fact| fact.state == FactState::Failed)
+    }
+}

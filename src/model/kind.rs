@@ -1,0 +1,173 @@
+//! A kind of device: the policy lives here, never with the device. Three are built in; configuration may change them and add others.
+
+use std::time::Duration;
+
+use crate::oauth::scope::Scope;
+
+/// Identifier of the resource that devices get tokens for when nothing else is configured (RFC 8707: an absolute URI).
+pub const DEFAULT_RESOURCE: &str = "urn:pairgate:resource:default";
+/// A code may live this long at the most (M-02).
+pub const MAX_CODE_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Rights that no device may ever be given, whatever a kind's configuration says: reading or sending people's mail and chats, files of others,
+/// the directory (S-08 to S-10).
+const DENIED_SCOPES: [&str; 14] = [
+    "mail.read", "mail.readwrite", "mail.send", "chat.read", "chat.readwrite", "chat.send", "chatmessage.send", "channelmessage.send",
+    "files.read.all", "files.readwrite.all", "sites.read.all", "directory.read.all", "user.read.all", "offline_access",
+];
+
+/// What devices of one kind may have, and what an approval needs.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// `printer`.
+    pub id: String,
+    /// In words, for pages: `printer`.
+    pub label: String,
+    /// Of the user code: `PRN`. Three letters.
+    pub prefix: String,
+    /// Each allowed scope with what it means to a person.
+    pub scopes: Vec<(String, String)>,
+    /// Allowed resources; the first is the default.
+    pub resources: Vec<String>,
+    /// Life of the codes.
+    pub code_lifetime: Duration,
+    /// Life of an access token.
+    pub access_token_lifetime: Duration,
+    /// Life of the refresh token; none is given without it.
+    pub refresh: Option<RefreshPolicy>,
+    /// Must the approver type the number that the device shows? If not, the device must be on its site's network.
+    pub confirmation_number: bool,
+    /// Must the device be on its site's network?
+    pub site_network: bool,
+    /// Codes that a device may ask for in an hour.
+    pub codes_per_hour: i64,
+}
+
+/// How long a sign-in lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefreshPolicy {
+    /// Unused for this long, it ends.
+    pub idle: Duration,
+    /// It ends after this long in any case.
+    pub absolute: Duration,
+}
+
+/// Why a kind's configuration was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kind '{kind}': {problem}")]
+pub struct KindError {
+    /// Which kind.
+    pub kind: String,
+    /// What is wrong, and what would do.
+    pub problem: String,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Kind {
+    /// `printer`, `tv` and `console`.
+    pub fn built_in() -> Vec<Self> {
+        let kind = |id: &str, label: &str, prefix: &str, scopes: &[(&str, &str)], idle: Duration, absolute: Duration| Self {
+            id: id.into(),
+            label: label.into(),
+            prefix: prefix.into(),
+            scopes: scopes.iter().map(|(scope, words)| ((*scope).into(), (*words).into())).collect(),
+            resources: vec![DEFAULT_RESOURCE.into()],
+            code_lifetime: Duration::from_secs(300),
+            access_token_lifetime: Duration::from_secs(600),
+            refresh: Some(RefreshPolicy { idle, absolute }),
+            confirmation_number: true,
+            site_network: false,
+            codes_per_hour: 60,
+        };
+        vec![
+            kind("printer", "printer", "PRN", &[("scan.write", "put scans into the scan folder"), ("print.read", "fetch print jobs that were sent to it")], 2 * HOUR, 8 * HOUR),
+            kind("tv", "TV", "TVX", &[("signage.read", "show the organisation's pictures and videos"), ("room-calendar.read", "show when this room is free")], 24 * HOUR, 24 * 30 * HOUR),
+            kind("console", "console", "CNS", &[("session.start", "start sessions of the room's applications")], 2 * HOUR, 12 * HOUR),
+        ]
+    }
+
+    /// Checks what configuration may have changed.
+    ///
+    /// # Errors
+    /// A scope on the deny-list, a life outside its limits, a prefix that is no three letters, neither number nor network.
+    pub fn checked(self) -> Result<Self, KindError> {
+        let refuse = |problem: String| Err(KindError { kind: self.id.clone(), problem });
+        if self.prefix.len() != 3 || !self.prefix.bytes().all(|letter| letter.is_ascii_uppercase()) {
+            return refuse(format!("prefix '{}' must be three letters A-Z", self.prefix));
+        }
+        if let Some((scope, _)) = self.scopes.iter().find(|(scope, _)| is_denied(scope)) {
+            return refuse(format!("scope '{scope}' gives access to people's mail, chats, files or directory; no device may have it"));
+        }
+        if let Some((scope, _)) = self.scopes.iter().find(|(scope, _)| scope.contains(' ') || Scope::parse(scope).is_none()) {
+            return refuse(format!("scope '{scope}' has characters that scopes can't have (RFC 6749 section 3.3)"));
+        }
+        if self.scopes.is_empty() || self.resources.is_empty() {
+            return refuse("needs at least one scope and one resource".into());
+        }
+        if let Some(resource) = self.resources.iter().find(|text| url::Url::parse(text).is_err() || text.contains('#')) {
+            return refuse(format!("resource '{resource}' must be an absolute URI without fragment (RFC 8707)"));
+        }
+        if self.code_lifetime < Duration::from_secs(60) || self.code_lifetime > MAX_CODE_LIFETIME {
+            return refuse("code_lifetime must be 60 to 600 seconds".into());
+        }
+        if self.access_token_lifetime < Duration::from_secs(60) || self.access_token_lifetime > HOUR {
+            return refuse("access_token_lifetime must be 60 to 3600 seconds".into());
+        }
+        if !self.confirmation_number && !self.site_network {
+            return refuse("without confirmation_number the device must be on its site's network: set site_network = true".into());
+        }
+        Ok(self)
+    }
+
+    /// All scopes of the kind: what is asked for when a device names none.
+    pub fn scope(&self) -> Scope {
+        self.scopes.iter().map(|(scope, _)| scope.as_str()).collect()
+    }
+
+    /// What a scope lets the device do, in words for people.
+    pub fn words(&self, scope: &Scope) -> Vec<String> {
+        self.scopes.iter().filter(|(word, _)| scope.contains(word)).map(|(_, words)| words.clone()).collect()
+    }
+}
+
+fn is_denied(scope: &str) -> bool {
+    let name = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
+    DENIED_SCOPES.iter().any(|denied| name == *denied || name.strip_prefix(denied).is_some_and(|rest| rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printer() -> Kind {
+        Kind::built_in().remove(0)
+    }
+
+    #[test]
+    fn built_in_kinds_pass_their_own_check() {
+        for kind in Kind::built_in() {
+            assert!(kind.checked().is_ok());
+        }
+    }
+
+    #[test]
+    fn dangerous_or_senseless_policies_are_refused_at_start_a_040() {
+        let rows: [(&str, fn(&mut Kind)); 9] = [
+            ("mail", |kind| kind.scopes.push(("https://graph.microsoft.com/Mail.Read.Shared".into(), "x".into()))),
+            ("offline_access", |kind| kind.scopes.push(("offline_access".into(), "x".into()))),
+            ("space", |kind| kind.scopes.push(("a b".into(), "x".into()))),
+            ("short prefix", |kind| kind.prefix = "P".into()),
+            ("long codes", |kind| kind.code_lifetime = Duration::from_secs(601)),
+            ("long tokens", |kind| kind.access_token_lifetime = Duration::from_secs(7200)),
+            ("no proximity at all", |kind| kind.confirmation_number = false),
+            ("fragment", |kind| kind.resources = vec!["https://x.example/#a".into()]),
+            ("no scope", |kind| kind.scopes.clear()),
+        ];
+        for (what, change) in rows {
+            let mut kind = printer();
+            change(&mut kind);
+            assert!(kind.checked().is_err(), "{what}");
+        }
+    }
+}

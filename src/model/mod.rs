@@ -1,0 +1,11 @@
+//! The nouns: data and legal transitions. No I/O, no async, no clock; time is a parameter `now`.
+
+pub mod audit;
+pub mod device;
+pub mod grant;
+pub mod kind;
+pub mod operator;
+pub mod pairing;
+pub mod site;
+pub mod text;
+pub mod user_code;

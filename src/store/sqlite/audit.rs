@@ -1,0 +1,165 @@
+//! The audit log and the signing keys in SQLite.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Row, params};
+
+use super::{SqliteStore, all, change, failed, first, unsigned};
+use crate::clock::Timestamp;
+use crate::id::DeviceId;
+use crate::model::audit::{Context, Event, GENESIS, Record};
+use crate::secret::Bytes32;
+use crate::store::{AuditQuery, AuditStore, AuditVerdict, Result};
+
+const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
+
+/// Appends one record to the chain, inside the transaction of the change that it records.
+pub(super) fn append(connection: &Connection, event: Event, device: Option<&str>, detail: &str, context: &Context) -> rusqlite::Result<()> {
+    let last = first(connection, "SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1", [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Bytes32>(1)?))
+    })?;
+    let (last, previous) = last.unwrap_or((0, GENESIS));
+    let record = Record {
+        id: last + 1,
+        at: context.now,
+        event: event.as_str().into(),
+        severity: severity(event).into(),
+        actor: context.actor.to_string(),
+        device: device.map(str::to_owned),
+        peer: context.peer.map(|peer| peer.to_string()),
+        detail: detail.to_owned(),
+    };
+    let hash = record.hash(&previous);
+    change(
+        connection,
+        "INSERT INTO audit (id, at, event, severity, actor, device, peer, detail, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![record.id, record.at.millis(), record.event, record.severity, record.actor, record.device, record.peer, record.detail, hash],
+    )?;
+    Ok(())
+}
+
+const fn severity(event: Event) -> &'static str {
+    use crate::model::audit::Severity;
+    match event.severity() {
+        Severity::Info => "info",
+        Severity::Refusal => "refusal",
+        Severity::Alert => "alert",
+    }
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        id: row.get(0)?,
+        at: Timestamp::from_millis(row.get(1)?),
+        event: row.get(2)?,
+        severity: row.get(3)?,
+        actor: row.get(4)?,
+        device: row.get(5)?,
+        peer: row.get(6)?,
+        detail: row.get(7)?,
+    })
+}
+
+#[async_trait]
+impl AuditStore for SqliteStore {
+    async fn record(&self, event: Event, device: Option<&DeviceId>, detail: &str, context: &Context) -> Result<()> {
+        let (device, detail, context) = (device.cloned(), detail.to_owned(), context.clone());
+        self.write(move |connection| append(connection, event, device.as_ref().map(DeviceId::as_str), &detail, &context)).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>> {
+        // Only the conditions that are meant, so that each has its index; `?3 IS NULL` merely uses the parameter where it is not.
+        let mut conditions = vec!["(?3 IS NULL OR TRUE)"];
+        if query.device.is_some() {
+            conditions.push("device = ?3");
+        }
+        if query.refusals {
+            conditions.push("severity <> 'info'");
+        }
+        let order = if query.after.is_some() { "ASC" } else { "DESC" };
+        let sql = format!(
+            "SELECT {RECORD} FROM audit WHERE id < ?1 AND id > ?2 AND {} ORDER BY id {order} LIMIT ?4",
+            conditions.join(" AND ")
+        );
+        let parameters = params![
+            query.before.unwrap_or(i64::MAX),
+            query.after.unwrap_or(0),
+            query.device.as_ref().map(DeviceId::as_str),
+            query.limit.clamp(1, 1000)
+        ];
+        self.read(|connection| all(connection, &sql, parameters, record))
+    }
+
+    async fn audit_counts(&self, since: Timestamp) -> Result<(u64, u64)> {
+        self.read(|connection| {
+            let signed_in = connection
+                .prepare_cached("SELECT count(*) FROM audit WHERE event = 'token.issued' AND at >= ?")?
+                .query_row([since.millis()], |row| row.get(0))?;
+            let refused = connection
+                .prepare_cached("SELECT count(*) FROM audit WHERE severity <> 'info' AND at >= ?")?
+                .query_row([since.millis()], |row| row.get(0))?;
+            Ok((unsigned(signed_in), unsigned(refused)))
+        })
+    }
+
+    async fn verify_audit(&self) -> Result<AuditVerdict> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(&format!("SELECT {RECORD}, hash FROM audit ORDER BY id"))?;
+            let mut rows = statement.query([])?;
+            let mut verdict = AuditVerdict { records: 0, head: GENESIS, first_bad: None };
+            while let Some(row) = rows.next()? {
+                // A field of another type than this program writes is a bad entry, not a failure of the check.
+                let entry = record(row).and_then(|entry| Ok((entry, row.get::<_, Bytes32>(8)?)));
+                let is_good = entry.as_ref().is_ok_and(|(entry, hash)| entry.id == verdict.records + 1 && entry.hash(&verdict.head) == *hash);
+                let Ok((_, hash)) = entry else {
+                    verdict.first_bad = Some(verdict.records + 1);
+                    break;
+                };
+                if !is_good {
+                    verdict.first_bad = Some(verdict.records + 1);
+                    break;
+                }
+                verdict.records += 1;
+                verdict.head = hash;
+            }
+            Ok(verdict)
+        })
+    }
+
+    async fn audit_hash(&self, id: i64) -> Result<Option<Bytes32>> {
+        self.read(|connection| first(connection, "SELECT hash FROM audit WHERE id = ?", [id], |row| row.get(0)))
+    }
+
+    async fn latest_instant(&self) -> Result<Option<Timestamp>> {
+        self.read(|connection| {
+            let newest = first(connection, "SELECT at FROM audit ORDER BY id DESC LIMIT 1", [], |row| row.get(0))?;
+            Ok(newest.map(Timestamp::from_millis))
+        })
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        self.read(|connection| {
+            all(connection, "SELECT kid, sealed FROM signing_keys ORDER BY created_at DESC", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        })
+    }
+
+    async fn add_first_signing_key(&self, kid: &str, sealed: &[u8], context: &Context) -> Result<bool> {
+        let (kid, sealed, context) = (kid.to_owned(), sealed.to_owned(), context.clone());
+        self.write(move |connection| {
+            let added = change(
+                connection,
+                "INSERT INTO signing_keys (kid, sealed, created_at) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM signing_keys)",
+                params![kid, sealed, context.now.millis()],
+            )?;
+            if added == 1 {
+                append(connection, Event::SigningKeyMinted, None, &format!("key id {kid}"), &context)?;
+            }
+            Ok(added == 1)
+        })
+        .await
+    }
+
+    async fn change_counter(&self) -> Result<i64> {
+        let watcher = self.watcher.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        watcher.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(failed)
+    }
+}

@@ -1,0 +1,186 @@
+//! Devices and sites in SQLite.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Row, params};
+
+use super::audit::append;
+use super::{SqliteStore, all, change, corrupt, first, unsigned};
+use crate::clock::Timestamp;
+use crate::id::{DeviceId, GrantId};
+use crate::model::audit::{Context, Event};
+use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
+use crate::model::site::Site;
+use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
+
+/// Columns of [`device`], for a table or join alias `d`.
+pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
+     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant";
+/// How many columns that is.
+pub(super) const DEVICE_COLUMNS: usize = 18;
+
+/// Reads the columns of [`DEVICE`], beginning with column `base`.
+pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
+    let key = match row.get::<_, Option<[u8; 32]>>(base + 13)? {
+        Some(jkt) => Some(PinnedKey {
+            jkt,
+            paired_at: Timestamp::from_millis(row.get(base + 14)?),
+            paired_by: row.get(base + 15)?,
+        }),
+        None => None,
+    };
+    Ok(Device {
+        row: row.get(base)?,
+        id: DeviceId::new(row.get_ref(base + 1)?.as_str()?).map_err(|_| corrupt("devices.id"))?,
+        state: DeviceState::parse(row.get_ref(base + 2)?.as_str()?).ok_or_else(|| corrupt("devices.state"))?,
+        facts: DeviceFacts {
+            kind: row.get(base + 3)?,
+            site: row.get(base + 4)?,
+            name: row.get(base + 5)?,
+            serial: row.get(base + 6)?,
+            asset_tag: row.get(base + 7)?,
+            maker: row.get(base + 8)?,
+            model: row.get(base + 9)?,
+            room: row.get(base + 10)?,
+            note: row.get(base + 11)?,
+        },
+        registered_at: Timestamp::from_millis(row.get(base + 12)?),
+        key,
+        seen_at: row.get::<_, Option<i64>>(base + 16)?.map(Timestamp::from_millis),
+        pending_grant: row.get::<_, Option<i64>>(base + 17)?.map(GrantId),
+    })
+}
+
+/// A device by id, inside a transaction or a read.
+pub(super) fn by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Device>> {
+    // A constant text, so that the statement is found in the cache without being built.
+    const SQL: &str = "SELECT row, id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at, jkt, paired_at, \
+         paired_by, seen_at, pending_grant FROM devices WHERE id = ?";
+    first(connection, SQL, [id], |row| device(row, 0))
+}
+
+/// Ends every sign-in of a device: open ones and those with tokens out.
+pub(super) fn revoke_grants(connection: &Connection, device_row: i64) -> rusqlite::Result<usize> {
+    let open = change(
+        connection,
+        "UPDATE grants SET state = 'revoked' WHERE id = (SELECT pending_grant FROM devices WHERE row = ?) AND state IN ('pending', 'approved')",
+        [device_row],
+    )?;
+    let redeemed = change(connection, "UPDATE grants SET state = 'revoked' WHERE device = ? AND state = 'redeemed'", [device_row])?;
+    change(connection, "UPDATE devices SET pending_grant = NULL WHERE row = ?", [device_row])?;
+    Ok(open + redeemed)
+}
+
+fn set_state(connection: &Connection, id: &DeviceId, to: DeviceState, context: &Context) -> rusqlite::Result<StateChange> {
+    let Some(device) = by_id(connection, id.as_str())? else { return Ok(StateChange::NotFound) };
+    let to = if to == DeviceState::Active && device.key.is_none() { DeviceState::Registered } else { to };
+    if !device.state.may_become(to) || device.state == to {
+        return Ok(StateChange::Refused(device.state));
+    }
+    let changed = change(
+        connection,
+        "UPDATE devices SET state = ? WHERE row = ? AND state = ?",
+        params![to.as_str(), device.row, device.state.as_str()],
+    )?;
+    debug_assert_eq!(changed, 1, "read in the same transaction");
+    let event = match to {
+        DeviceState::Suspended => Event::DeviceSuspended,
+        DeviceState::Retired => Event::DeviceRetired,
+        DeviceState::Active | DeviceState::Registered => Event::DeviceResumed,
+    };
+    let mut detail = format!("was {}", device.state.as_str());
+    if matches!(to, DeviceState::Suspended | DeviceState::Retired) {
+        let ended = revoke_grants(connection, device.row)?;
+        change(connection, "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+        change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{id}")])?;
+        detail = format!("{detail}; {ended} sign-in(s) ended");
+    }
+    if to == DeviceState::Retired {
+        change(connection, "UPDATE device_keys SET state = 'retired' WHERE device = ?", [device.row])?;
+    }
+    append(connection, event, Some(id.as_str()), &detail, context)?;
+    Ok(StateChange::Changed(device.state))
+}
+
+#[async_trait]
+impl DeviceStore for SqliteStore {
+    async fn register_device(&self, id: &DeviceId, facts: &DeviceFacts, context: &Context) -> Result<bool> {
+        let (id, facts, context) = (id.clone(), facts.clone(), context.clone());
+        self.write(move |connection| {
+            let added = change(
+                connection,
+                "INSERT INTO devices (id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at) \
+                 VALUES (?, 'registered', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                params![
+                    id.as_str(), facts.kind, facts.site, facts.name, facts.serial, facts.asset_tag, facts.maker, facts.model, facts.room, facts.note,
+                    context.now.millis()
+                ],
+            )?;
+            if added == 1 {
+                append(connection, Event::DeviceRegistered, Some(id.as_str()), &format!("{} '{}'", facts.kind, facts.name), &context)?;
+            }
+            Ok(added == 1)
+        })
+        .await
+    }
+
+    async fn device(&self, id: &DeviceId) -> Result<Option<Device>> {
+        self.read(|connection| by_id(connection, id.as_str()))
+    }
+
+    async fn device_by_row(&self, row: i64) -> Result<Option<Device>> {
+        self.read(|connection| first(connection, &format!("SELECT {DEVICE} FROM devices d WHERE d.row = ?"), [row], |row| device(row, 0)))
+    }
+
+    async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)> {
+        const FILTER: &str = "(?1 = '' OR instr(lower(d.id || char(10) || d.name || char(10) || d.room || char(10) || d.serial || char(10) || d.asset_tag), ?1)) \
+             AND (?2 IS NULL OR d.state = ?2)";
+        let (text, state) = (query.text.trim().to_lowercase(), query.state.map(DeviceState::as_str));
+        self.read(|connection| {
+            let rows = all(
+                connection,
+                &format!("SELECT {DEVICE} FROM devices d WHERE {FILTER} ORDER BY d.id LIMIT ?3"),
+                params![text, state, query.limit.clamp(1, 100_000)],
+                |row| device(row, 0),
+            )?;
+            let total = first(connection, &format!("SELECT count(*) FROM devices d WHERE {FILTER}"), params![text, state], |row| row.get(0))?;
+            Ok((rows, unsigned(total.unwrap_or(0))))
+        })
+    }
+
+    async fn device_counts(&self) -> Result<DeviceCounts> {
+        let counts: Vec<(String, i64)> = self.read(|connection| {
+            all(connection, "SELECT state, count(*) FROM devices GROUP BY state", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        })?;
+        let of = |state: DeviceState| unsigned(counts.iter().find(|(word, _)| word == state.as_str()).map_or(0, |(_, count)| *count));
+        Ok(DeviceCounts { registered: of(DeviceState::Registered), active: of(DeviceState::Active), suspended: of(DeviceState::Suspended) })
+    }
+
+    async fn set_device_state(&self, id: &DeviceId, to: DeviceState, context: &Context) -> Result<StateChange> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| set_state(connection, &id, to, &context)).await
+    }
+
+    async fn site(&self, id: &str) -> Result<Option<Site>> {
+        self.read(|connection| {
+            first(connection, "SELECT id, name, networks FROM sites WHERE id = ?", [id], |row| {
+                let networks: String = row.get(2)?;
+                let networks = networks.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
+                Ok(Site { id: row.get(0)?, name: row.get(1)?, networks: networks.map_err(|_| corrupt("sites.networks"))? })
+            })
+        })
+    }
+
+    async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
+        let (site, context) = (site.clone(), context.clone());
+        self.write(move |connection| {
+            let networks = site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let changed =
+                change(connection, "UPDATE sites SET name = ?, networks = ? WHERE id = ?", params![site.name, networks, site.id])?;
+            if changed == 1 {
+                append(connection, Event::SiteChanged, None, &format!("{}: '{}', networks [{networks}]", site.id, site.name), &context)?;
+            }
+            Ok(changed == 1)
+        })
+        .await
+    }
+}

@@ -1,0 +1,197 @@
+//! People in SQLite: operators, links, sessions, guesses.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Row, params};
+
+use super::audit::append;
+use super::{SqliteStore, all, change, corrupt, first};
+use crate::clock::Timestamp;
+use crate::id::OperatorId;
+use crate::model::audit::{Context, Event};
+use crate::model::operator::{Operator, Role, SESSION_IDLE};
+use crate::model::site::DEFAULT_SITE;
+use crate::secret::Bytes32;
+use crate::store::{GuessBucket, OperatorStore, Result};
+
+const OPERATOR: &str = "o.id, o.name, r.role, o.disabled_at, o.added_at";
+const FROM: &str = "FROM operators o JOIN operator_roles r ON r.operator = o.id AND r.site = 'default'";
+/// A bucket counts for this long from its first guess.
+const GUESS_WINDOW_MILLIS: i64 = 600_000;
+
+fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
+    Ok(Operator {
+        id: OperatorId(row.get(0)?),
+        name: row.get(1)?,
+        role: Role::parse(row.get_ref(2)?.as_str()?).ok_or_else(|| corrupt("operator_roles.role"))?,
+        disabled_at: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_millis),
+        added_at: Timestamp::from_millis(row.get(4)?),
+    })
+}
+
+fn add(connection: &Connection, name: &str, role: Role, context: &Context) -> rusqlite::Result<Option<OperatorId>> {
+    let added = change(
+        connection,
+        "INSERT INTO operators (name, added_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        params![name, context.now.millis()],
+    )?;
+    if added == 0 {
+        return Ok(None);
+    }
+    let id = connection.last_insert_rowid();
+    change(connection, "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)", params![id, DEFAULT_SITE, role.as_str()])?;
+    append(connection, Event::OperatorAdded, None, &format!("{name}, {}", role.as_str()), context)?;
+    Ok(Some(OperatorId(id)))
+}
+
+fn use_link(
+    connection: &Connection,
+    link: &Bytes32,
+    session: &Bytes32,
+    ends_at: Timestamp,
+    context: &Context,
+) -> rusqlite::Result<Option<Operator>> {
+    let now = context.now.millis();
+    let spent = change(
+        connection,
+        "UPDATE sign_in_links SET used_at = ?1 WHERE hash = ?2 AND used_at IS NULL AND expires_at > ?1 \
+         AND operator IN (SELECT id FROM operators WHERE disabled_at IS NULL)",
+        params![now, link],
+    )?;
+    if spent == 0 {
+        append(connection, Event::LinkRefused, None, "", context)?;
+        return Ok(None);
+    }
+    let sql = format!("SELECT {OPERATOR} {FROM} WHERE o.id = (SELECT operator FROM sign_in_links WHERE hash = ?)");
+    let Some(operator) = first(connection, &sql, [link], operator)? else { return Ok(None) };
+    change(
+        connection,
+        "INSERT INTO sessions (hash, operator, seen_at, ends_at) VALUES (?, ?, ?, ?)",
+        params![session, operator.id.0, now, ends_at.millis()],
+    )?;
+    append(connection, Event::SignedIn, None, &operator.name, context)?;
+    Ok(Some(operator))
+}
+
+#[async_trait]
+impl OperatorStore for SqliteStore {
+    async fn add_operator(&self, name: &str, role: Role, context: &Context) -> Result<Option<OperatorId>> {
+        let (name, context) = (name.to_owned(), context.clone());
+        self.write(move |connection| add(connection, &name, role, &context)).await
+    }
+
+    async fn operator(&self, name: &str) -> Result<Option<Operator>> {
+        self.read(|connection| first(connection, &format!("SELECT {OPERATOR} {FROM} WHERE o.name = ?"), [name], operator))
+    }
+
+    async fn operators(&self) -> Result<Vec<Operator>> {
+        self.read(|connection| all(connection, &format!("SELECT {OPERATOR} {FROM} ORDER BY o.name"), [], operator))
+    }
+
+    async fn disable_operator(&self, name: &str, context: &Context) -> Result<bool> {
+        let (name, context) = (name.to_owned(), context.clone());
+        self.write(move |connection| {
+            let now = context.now.millis();
+            let disabled = change(connection, "UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL", params![now, name])?;
+            if disabled == 1 {
+                change(connection, "DELETE FROM sessions WHERE operator = (SELECT id FROM operators WHERE name = ?)", [&name])?;
+                change(connection, "DELETE FROM sign_in_links WHERE operator = (SELECT id FROM operators WHERE name = ?)", [&name])?;
+                append(connection, Event::OperatorDisabled, None, &name, &context)?;
+            }
+            Ok(disabled == 1)
+        })
+        .await
+    }
+
+    async fn add_link(&self, operator: &str, hash: &Bytes32, expires_at: Timestamp, context: &Context) -> Result<bool> {
+        let (operator, hash, context) = (operator.to_owned(), *hash, context.clone());
+        self.write(move |connection| {
+            let added = change(
+                connection,
+                "INSERT INTO sign_in_links (hash, operator, expires_at) SELECT ?, id, ? FROM operators WHERE name = ? AND disabled_at IS NULL",
+                params![hash, expires_at.millis(), operator],
+            )?;
+            if added == 1 {
+                append(connection, Event::LinkMinted, None, &operator, &context)?;
+            }
+            Ok(added == 1)
+        })
+        .await
+    }
+
+    async fn link(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<Operator>> {
+        let sql = format!(
+            "SELECT {OPERATOR} {FROM} JOIN sign_in_links l ON l.operator = o.id WHERE l.hash = ? AND l.used_at IS NULL AND l.expires_at > ? \
+             AND o.disabled_at IS NULL"
+        );
+        self.read(|connection| first(connection, &sql, params![hash, now.millis()], operator))
+    }
+
+    async fn use_link(&self, link: &Bytes32, session: &Bytes32, ends_at: Timestamp, context: &Context) -> Result<Option<Operator>> {
+        let (link, session, context) = (*link, *session, context.clone());
+        self.write(move |connection| use_link(connection, &link, &session, ends_at, &context)).await
+    }
+
+    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<(Operator, Timestamp)>> {
+        let sql = format!(
+            "SELECT {OPERATOR}, s.seen_at {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
+             AND o.disabled_at IS NULL"
+        );
+        let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
+        self.read(|connection| first(connection, &sql, parameters, |row| Ok((operator(row)?, Timestamp::from_millis(row.get(5)?)))))
+    }
+
+    async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()> {
+        let hash = *hash;
+        self.write(move |connection| {
+            change(connection, "UPDATE sessions SET seen_at = ? WHERE hash = ? AND seen_at < ?", params![now.millis(), hash, now.millis()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn end_session(&self, hash: &Bytes32, context: &Context) -> Result<()> {
+        let (hash, context) = (*hash, context.clone());
+        self.write(move |connection| {
+            if change(connection, "DELETE FROM sessions WHERE hash = ?", [hash])? == 1 {
+                append(connection, Event::SignedOut, None, "", &context)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn is_guess_budget_spent(&self, buckets: &[GuessBucket], now: Timestamp) -> Result<bool> {
+        self.read(|connection| {
+            for (bucket, limit) in buckets {
+                let count = first(
+                    connection,
+                    "SELECT count FROM guesses WHERE bucket = ? AND since > ?",
+                    params![bucket, now.millis() - GUESS_WINDOW_MILLIS],
+                    |row| row.get::<_, i64>(0),
+                )?;
+                if count.unwrap_or(0) >= *limit {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    async fn record_guess(&self, buckets: &[GuessBucket], context: &Context) -> Result<()> {
+        let (buckets, context) = (buckets.to_vec(), context.clone());
+        self.write(move |connection| {
+            let now = context.now.millis();
+            for (bucket, _) in &buckets {
+                change(
+                    connection,
+                    "INSERT INTO guesses (bucket, since, count) VALUES (?1, ?2, 1) ON CONFLICT (bucket) DO UPDATE SET \
+                     count = CASE WHEN since > ?2 - ?3 THEN count + 1 ELSE 1 END, since = CASE WHEN since > ?2 - ?3 THEN since ELSE ?2 END",
+                    params![bucket, now, GUESS_WINDOW_MILLIS],
+                )?;
+            }
+            change(connection, "DELETE FROM guesses WHERE since <= ?", [now - GUESS_WINDOW_MILLIS])?;
+            append(connection, Event::CodeGuessed, None, "", &context)
+        })
+        .await
+    }
+}

@@ -1,0 +1,272 @@
+//! Windows and pairings in SQLite.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Row, params};
+
+use super::audit::append;
+use super::devices::{DEVICE, DEVICE_COLUMNS, by_id, device, revoke_grants};
+use super::{SqliteStore, all, change, corrupt, first};
+use crate::clock::Timestamp;
+use crate::id::{DeviceId, PairingId};
+use crate::model::audit::{Context, Event};
+use crate::model::device::{Device, DeviceState, PinnedKey};
+use crate::model::pairing::{MAX_PENDING_PER_DEVICE, MAX_WRONG_DIGITS, Pairing, PairingState, Says};
+use crate::secret::Bytes32;
+use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, PairingStore, Result, WindowSubject};
+
+const PAIRING: &str = "p.id, p.state, p.jkt, p.serial, p.model, p.firmware, p.commitment, p.broker_nonce, p.device_nonce, p.wrong_digits, \
+     p.requested_at, p.expires_at, p.peer, p.conflict";
+
+fn pairing_of_device(row: &Row<'_>) -> rusqlite::Result<PairingOfDevice> {
+    let device = device(row, 0)?;
+    let base = DEVICE_COLUMNS;
+    let pairing = Pairing {
+        id: PairingId::parse(row.get_ref(base)?.as_str()?).ok_or_else(|| corrupt("pairings.id"))?,
+        device: device.id.clone(),
+        state: PairingState::parse(row.get_ref(base + 1)?.as_str()?).ok_or_else(|| corrupt("pairings.state"))?,
+        jkt: row.get(base + 2)?,
+        says: Says { serial: row.get(base + 3)?, model: row.get(base + 4)?, firmware: row.get(base + 5)? },
+        commitment: row.get(base + 6)?,
+        broker_nonce: row.get(base + 7)?,
+        device_nonce: row.get(base + 8)?,
+        wrong_digits: row.get(base + 9)?,
+        requested_at: Timestamp::from_millis(row.get(base + 10)?),
+        expires_at: Timestamp::from_millis(row.get(base + 11)?),
+        peer: row.get::<_, Option<String>>(base + 12)?.and_then(|peer| peer.parse().ok()),
+        conflict: row.get(base + 13)?,
+    };
+    Ok(PairingOfDevice { pairing, device })
+}
+
+fn by_pairing_id(connection: &Connection, id: &PairingId) -> rusqlite::Result<Option<PairingOfDevice>> {
+    let sql = format!("SELECT {DEVICE}, {PAIRING} FROM pairings p JOIN devices d ON d.row = p.device WHERE p.id = ?");
+    first(connection, &sql, [id.as_str()], pairing_of_device)
+}
+
+fn window(connection: &Connection, subject: &str, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let closes_at = first(
+        connection,
+        "SELECT closes_at FROM pairing_windows WHERE subject = ? AND closes_at > ?",
+        params![subject, now.millis()],
+        |row| row.get(0),
+    )?;
+    Ok(closes_at.map(Timestamp::from_millis))
+}
+
+fn subject_text(subject: &WindowSubject) -> String {
+    match subject {
+        WindowSubject::Device(id) => format!("device:{id}"),
+        WindowSubject::Site(id) => format!("site:{id}"),
+    }
+}
+
+/// Every reason to refuse, in one place and one order. `Ok` carries the device, and whether another key waits for it.
+fn admit(connection: &Connection, new: &NewPairing, now: Timestamp) -> rusqlite::Result<std::result::Result<(Device, bool), PairingRefusal>> {
+    let Some(device) = by_id(connection, new.device.as_str())? else { return Ok(Err(PairingRefusal::UnknownDevice)) };
+    if !matches!(device.state, DeviceState::Registered | DeviceState::Active) {
+        return Ok(Err(PairingRefusal::DeviceNotExpected));
+    }
+    if !device.facts.serial.is_empty() && device.facts.serial != new.says.serial {
+        return Ok(Err(PairingRefusal::WrongSerial));
+    }
+    let is_open = window(connection, &format!("device:{}", device.id), now)?.is_some()
+        || window(connection, &format!("site:{}", device.facts.site), now)?.is_some();
+    if !is_open {
+        return Ok(Err(PairingRefusal::WindowClosed));
+    }
+    let known = first(connection, "SELECT device, state FROM device_keys WHERE jkt = ?", [new.jkt], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    match known {
+        Some((owner, _)) if owner != device.row => return Ok(Err(PairingRefusal::KeyOfAnotherDevice)),
+        Some((_, state)) if state != "current" => return Ok(Err(PairingRefusal::DeadKey)),
+        // Its own present key again: the device lost our answer. It may repeat the pairing.
+        Some(_) | None => {}
+    }
+    if first(connection, "SELECT 1 FROM pairings WHERE request_hash = ?", [new.request_hash], |_| Ok(()))?.is_some() {
+        return Ok(Err(PairingRefusal::Replayed));
+    }
+    // The same key waiting twice for one device is one device that began again: its former request makes room.
+    change(
+        connection,
+        "UPDATE pairings SET state = 'refused' WHERE device = ? AND jkt = ? AND state IN ('requested', 'revealed')",
+        params![device.row, new.jkt],
+    )?;
+    let rivals: i64 = first(
+        connection,
+        "SELECT count(*) FROM pairings WHERE device = ? AND state IN ('requested', 'revealed') AND expires_at > ?",
+        params![device.row, now.millis()],
+        |row| row.get(0),
+    )?
+    .unwrap_or(0);
+    Ok(if rivals >= MAX_PENDING_PER_DEVICE { Err(PairingRefusal::TooMany) } else { Ok((device, rivals > 0)) })
+}
+
+fn request(connection: &Connection, new: &NewPairing, context: &Context) -> rusqlite::Result<std::result::Result<(), PairingRefusal>> {
+    let key = PinnedKey::short(&new.jkt);
+    let (device, conflict) = match admit(connection, new, context.now)? {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    change(
+        connection,
+        "INSERT INTO pairings (id, device, state, jkt, jwk, serial, model, firmware, commitment, broker_nonce, request_hash, requested_at, \
+         expires_at, peer, conflict) VALUES (?, ?, 'requested', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            new.id.as_str(), device.row, new.jkt, new.jwk, new.says.serial, new.says.model, new.says.firmware, new.commitment, new.broker_nonce,
+            new.request_hash, context.now.millis(), new.expires_at.millis(), context.peer.map(|peer| peer.to_string()), conflict
+        ],
+    )?;
+    append(connection, Event::PairingRequested, Some(device.id.as_str()), &format!("key {key}"), context)?;
+    if conflict {
+        change(connection, "UPDATE pairings SET conflict = 1 WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+        append(connection, Event::PairingConflict, Some(device.id.as_str()), &format!("key {key}"), context)?;
+    }
+    Ok(Ok(()))
+}
+
+fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqlite::Result<bool> {
+    let Some(PairingOfDevice { pairing, device }) = by_pairing_id(connection, id)? else { return Ok(false) };
+    let may_pair = matches!(device.state, DeviceState::Registered | DeviceState::Active);
+    // The key may have been taken by another device, or retired, since the request.
+    let key_is_free = first(connection, "SELECT device = ? AND state = 'current' FROM device_keys WHERE jkt = ?", params![device.row, pairing.jkt], |row| {
+        row.get(0)
+    })?
+    .unwrap_or(true);
+    if !pairing.is_open(context.now) || !pairing.state.may_become(PairingState::Confirmed) || !may_pair || !key_is_free {
+        return Ok(false);
+    }
+    change(connection, "UPDATE device_keys SET state = 'replaced' WHERE device = ? AND state = 'current' AND jkt <> ?", params![device.row, pairing.jkt])?;
+    change(
+        connection,
+        "INSERT INTO device_keys (jkt, device, jwk, state, added_at) SELECT jkt, device, jwk, 'current', ? FROM pairings WHERE id = ? \
+         ON CONFLICT (jkt) DO NOTHING",
+        params![context.now.millis(), id.as_str()],
+    )?;
+    change(connection, "UPDATE pairings SET state = 'confirmed' WHERE id = ? AND state = 'revealed'", [id.as_str()])?;
+    change(connection, "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+    let same_key = device.key.as_ref().is_some_and(|key| key.jkt == pairing.jkt);
+    let ended = if same_key { 0 } else { revoke_grants(connection, device.row)? };
+    change(
+        connection,
+        "UPDATE devices SET state = 'active', jkt = ?, paired_at = ?, paired_by = ? WHERE row = ? AND state IN ('registered', 'active')",
+        params![pairing.jkt, context.now.millis(), context.actor.to_string(), device.row],
+    )?;
+    change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{}", device.id)])?;
+    let mut detail = format!("key {}", PinnedKey::short(&pairing.jkt));
+    if let Some(former) = device.key.filter(|_| !same_key) {
+        detail = format!("{detail} replaces key {}; {ended} sign-in(s) ended", PinnedKey::short(&former.jkt));
+    }
+    append(connection, Event::PairingConfirmed, Some(device.id.as_str()), &detail, context)?;
+    Ok(true)
+}
+
+#[async_trait]
+impl PairingStore for SqliteStore {
+    async fn open_window(&self, subject: &WindowSubject, closes_at: Timestamp, context: &Context) -> Result<bool> {
+        let (subject, context) = (subject.clone(), context.clone());
+        self.write(move |connection| {
+            let (exists, device) = match &subject {
+                WindowSubject::Device(id) => (by_id(connection, id.as_str())?.is_some(), Some(id.as_str())),
+                WindowSubject::Site(id) => (first(connection, "SELECT 1 FROM sites WHERE id = ?", [id], |_| Ok(()))?.is_some(), None),
+            };
+            if exists {
+                let text = subject_text(&subject);
+                change(
+                    connection,
+                    "INSERT INTO pairing_windows (subject, closes_at) VALUES (?, ?) ON CONFLICT (subject) DO UPDATE SET closes_at = excluded.closes_at",
+                    params![text, closes_at.millis()],
+                )?;
+                append(connection, Event::WindowOpened, device, &format!("{text} until {}", closes_at.rfc3339()), &context)?;
+            }
+            Ok(exists)
+        })
+        .await
+    }
+
+    async fn close_window(&self, subject: &WindowSubject, context: &Context) -> Result<bool> {
+        let (subject, context) = (subject.clone(), context.clone());
+        self.write(move |connection| {
+            let text = subject_text(&subject);
+            let closed =
+                change(connection, "DELETE FROM pairing_windows WHERE subject = ? AND closes_at > ?", params![text, context.now.millis()])? == 1;
+            if closed {
+                let device = if let WindowSubject::Device(id) = &subject { Some(id.as_str()) } else { None };
+                append(connection, Event::WindowClosed, device, &text, &context)?;
+            }
+            Ok(closed)
+        })
+        .await
+    }
+
+    async fn window(&self, subject: &WindowSubject, now: Timestamp) -> Result<Option<Timestamp>> {
+        self.read(|connection| window(connection, &subject_text(subject), now))
+    }
+
+    async fn request_pairing(&self, new: &NewPairing, context: &Context) -> Result<std::result::Result<(), PairingRefusal>> {
+        let (new, context) = (new.clone(), context.clone());
+        self.write(move |connection| request(connection, &new, &context)).await
+    }
+
+    async fn pairing(&self, id: &PairingId) -> Result<Option<PairingOfDevice>> {
+        self.read(|connection| by_pairing_id(connection, id))
+    }
+
+    async fn open_pairings(&self, device: Option<&DeviceId>, now: Timestamp) -> Result<Vec<PairingOfDevice>> {
+        let sql = format!(
+            "SELECT {DEVICE}, {PAIRING} FROM pairings p JOIN devices d ON d.row = p.device \
+             WHERE p.state IN ('requested', 'revealed') AND p.expires_at > ?1 AND (?2 IS NULL OR d.id = ?2) ORDER BY p.requested_at, p.id LIMIT 2000"
+        );
+        self.read(|connection| all(connection, &sql, params![now.millis(), device.map(DeviceId::as_str)], pairing_of_device))
+    }
+
+    async fn reveal_pairing(&self, id: &PairingId, device_nonce: &Bytes32, context: &Context) -> Result<bool> {
+        let (id, device_nonce, now) = (id.clone(), *device_nonce, context.now);
+        self.write(move |connection| {
+            let revealed = change(
+                connection,
+                "UPDATE pairings SET state = 'revealed', device_nonce = ? WHERE id = ? AND expires_at > ? \
+                 AND (state = 'requested' OR (state = 'revealed' AND device_nonce = ?))",
+                params![device_nonce, id.as_str(), now.millis(), device_nonce],
+            )?;
+            Ok(revealed == 1)
+        })
+        .await
+    }
+
+    async fn record_wrong_digits(&self, id: &PairingId, context: &Context) -> Result<Option<u8>> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| {
+            let found = by_pairing_id(connection, &id)?.filter(|found| found.pairing.is_open(context.now));
+            let Some(PairingOfDevice { pairing, device }) = found else { return Ok(None) };
+            let wrong = pairing.wrong_digits + 1;
+            let state = if wrong >= MAX_WRONG_DIGITS { PairingState::Refused } else { pairing.state };
+            change(
+                connection,
+                "UPDATE pairings SET wrong_digits = ?, state = ? WHERE id = ? AND state = ?",
+                params![wrong, state.as_str(), id.as_str(), pairing.state.as_str()],
+            )?;
+            let left = MAX_WRONG_DIGITS.saturating_sub(wrong);
+            append(connection, Event::PairingWrongDigits, Some(device.id.as_str()), &format!("{left} tries left"), &context)?;
+            Ok(Some(left))
+        })
+        .await
+    }
+
+    async fn confirm_pairing(&self, id: &PairingId, context: &Context) -> Result<bool> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| confirm(connection, &id, &context)).await
+    }
+
+    async fn decline_pairing(&self, id: &PairingId, context: &Context) -> Result<bool> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| {
+            let found = by_pairing_id(connection, &id)?.filter(|found| found.pairing.is_open(context.now));
+            let Some(PairingOfDevice { pairing, device }) = found else { return Ok(false) };
+            change(connection, "UPDATE pairings SET state = 'refused' WHERE id = ? AND state IN ('requested', 'revealed')", [id.as_str()])?;
+            append(connection, Event::PairingDeclined, Some(device.id.as_str()), &format!("key {}", PinnedKey::short(&pairing.jkt)), &context)?;
+            Ok(true)
+        })
+        .await
+    }
+}
