@@ -109,7 +109,10 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn from_parts(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn from_parts(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut file: File = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
         let mut config = Self::default();
         for (name, value) in environment.into_iter().filter(|(name, _)| name.starts_with("PAIRGATE_")) {
@@ -117,11 +120,17 @@ impl Config {
                 "PAIRGATE_DATA" => file.data = Some(PathBuf::from(value)),
                 "PAIRGATE_LISTEN" => file.listen = Some(value),
                 "PAIRGATE_PUBLIC_URL" => file.public_url = Some(value),
-                "PAIRGATE_TRUSTED_PROXIES" => file.trusted_proxies = Some(value.split(',').map(|part| part.trim().to_owned()).collect()),
+                "PAIRGATE_TRUSTED_PROXIES" => {
+                    file.trusted_proxies = Some(value.split(',').map(|part| part.trim().to_owned()).collect())
+                }
                 "PAIRGATE_LOG" => file.log = Some(value),
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
                 "PAIRGATE_CONFIG" => {}
-                _ => return Err(ConfigError(format!("the environment variable {name} is unknown; see `pairgate config example`"))),
+                _ => {
+                    return Err(ConfigError(format!(
+                        "the environment variable {name} is unknown; see `pairgate config example`"
+                    )));
+                }
             }
         }
         if let Some(data) = file.data {
@@ -131,12 +140,18 @@ impl Config {
             config.log = log;
         }
         if let Some(listen) = file.listen {
-            config.listen = listen.parse().map_err(|_| ConfigError(format!("listen = '{listen}' must be an address and a port, 127.0.0.1:8628")))?;
+            config.listen = listen.parse().map_err(|_| {
+                ConfigError(format!("listen = '{listen}' must be an address and a port, 127.0.0.1:8628"))
+            })?;
         }
         config.public_url = file.public_url.as_deref().map(public_url).transpose()?;
         for network in file.trusted_proxies.unwrap_or_default() {
-            let parsed = network.parse().or_else(|_| network.parse().map(|address: std::net::IpAddr| IpNet::from(address)));
-            config.trusted_proxies.push(parsed.map_err(|_| ConfigError(format!("trusted_proxies: '{network}' is no address and no network")))?);
+            let parsed =
+                network.parse().or_else(|_| network.parse().map(|address: std::net::IpAddr| IpNet::from(address)));
+            config.trusted_proxies.push(
+                parsed
+                    .map_err(|_| ConfigError(format!("trusted_proxies: '{network}' is no address and no network")))?,
+            );
         }
         for (id, patch) in file.kinds {
             config.apply_kind(&id, patch)?;
@@ -178,7 +193,12 @@ impl Config {
                 self.listen
             )));
         }
-        self.kinds = self.kinds.into_iter().map(Kind::checked).collect::<Result<_, _>>().map_err(|error| ConfigError(error.to_string()))?;
+        self.kinds = self
+            .kinds
+            .into_iter()
+            .map(Kind::checked)
+            .collect::<Result<_, _>>()
+            .map_err(|error| ConfigError(error.to_string()))?;
         let mut prefixes: Vec<_> = self.kinds.iter().map(|kind| kind.prefix.as_str()).collect();
         prefixes.sort_unstable();
         if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -204,7 +224,12 @@ fn new_kind(id: &str, patch: &KindPatch) -> Result<Kind, ConfigError> {
 fn public_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("public_url = '{text}' {what}"));
     let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL: {error}")))?;
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+    if url.path() != "/"
+        || url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return Err(wrong("must be scheme, host and port only"));
     }
     let is_loopback = match url.host() {
@@ -238,11 +263,8 @@ mod tests {
     #[test]
     fn the_example_is_the_default_and_uncommented_it_still_loads() {
         assert_eq!(format!("{:?}", load(EXAMPLE).unwrap()), format!("{:?}", Config::default()));
-        let settings: String = EXAMPLE
-            .lines()
-            .filter_map(|line| line.strip_prefix("#: "))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let settings: String =
+            EXAMPLE.lines().filter_map(|line| line.strip_prefix("#: ")).map(|line| format!("{line}\n")).collect();
         let config = load(&settings).unwrap_or_else(|error| panic!("{error}\n{settings}"));
         assert_eq!(config.kinds.len(), 4, "the example adds a kind");
     }
@@ -269,7 +291,9 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_the_file_and_misspelt_variables_are_refused() {
-        let with = |name: &str, value: &str| Config::from_parts("listen = '127.0.0.1:1'", [(name.to_owned(), value.to_owned())]);
+        let with = |name: &str, value: &str| {
+            Config::from_parts("listen = '127.0.0.1:1'", [(name.to_owned(), value.to_owned())])
+        };
         assert_eq!(with("PAIRGATE_LISTEN", "127.0.0.1:2").unwrap().listen.port(), 2);
         assert_eq!(with("PAIRGATE_TRUSTED_PROXIES", "10.0.0.1, fd00::/8").unwrap().trusted_proxies.len(), 2);
         assert!(with("PAIRGATE_LISTN", "x").unwrap_err().to_string().contains("PAIRGATE_LISTN"));

@@ -24,7 +24,11 @@ impl DeviceId {
     pub fn new(text: &str) -> Result<Self, DeviceIdError> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         let is_framed = !text.starts_with('-') && !text.ends_with('-');
-        if (3..=64).contains(&text.len()) && is_plain && is_framed { Ok(Self(text.to_owned())) } else { Err(DeviceIdError) }
+        if (3..=64).contains(&text.len()) && is_plain && is_framed {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(DeviceIdError)
+        }
     }
 
     /// The text.
@@ -110,7 +114,23 @@ mod tests {
         for good in ["lobby-printer-01", "abc", "0-0", &"a".repeat(64)] {
             assert!(DeviceId::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "ab", "Lobby-printer", "lobby printer", "lobby_printer", "-abc", "abc-", "a/b", "#", "+", "..a", "dévice", "device:x", "a\n-b", &"a".repeat(65)] {
+        for bad in [
+            "",
+            "ab",
+            "Lobby-printer",
+            "lobby printer",
+            "lobby_printer",
+            "-abc",
+            "abc-",
+            "a/b",
+            "#",
+            "+",
+            "..a",
+            "dévice",
+            "device:x",
+            "a\n-b",
+            &"a".repeat(65),
+        ] {
             assert!(DeviceId::new(bad).is_err(), "{bad:?}");
         }
     }

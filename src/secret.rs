@@ -187,7 +187,11 @@ impl MasterKey {
         }
         let mode = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode();
         if mode & 0o077 != 0 {
-            return Err(wrong(format!("others may read it (mode {:o}); run: chmod 600 {}", mode & 0o777, path.display())));
+            return Err(wrong(format!(
+                "others may read it (mode {:o}); run: chmod 600 {}",
+                mode & 0o777,
+                path.display()
+            )));
         }
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?);
         Self::from_text(&text)

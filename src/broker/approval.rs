@@ -82,7 +82,9 @@ impl Broker {
             None => None,
         };
         let device = match &found {
-            Some(grant) => self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active),
+            Some(grant) => {
+                self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active)
+            }
             None => None,
         };
         if let (Some(grant), Some(device)) = (found, device) {
@@ -105,11 +107,17 @@ impl Broker {
     /// If it is over, or another's: the same answer.
     pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review<'_>, UseCaseError> {
         let by = approver(caller)?;
-        let over = || UseCaseError::NotFound("this sign-in is over, or was opened by somebody else. If the device still waits, start again on it".into());
+        let over = || {
+            UseCaseError::NotFound(
+                "this sign-in is over, or was opened by somebody else. If the device still waits, start again on it"
+                    .into(),
+            )
+        };
         let grant = self.store.grant(id).await?.ok_or_else(over)?;
         let is_mine = grant.claim.as_ref().is_some_and(|claim| claim.by == by);
         let is_pending = matches!(grant.standing(self.now()), Standing::Pending { .. });
-        let device = self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active);
+        let device =
+            self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active);
         let (Some(device), true, true) = (device, is_mine, is_pending) else { return Err(over()) };
         let kind = self.kind(&device.facts.kind).ok_or_else(over)?;
         let site = self.store.site(&device.facts.site).await?;
@@ -121,14 +129,22 @@ impl Broker {
     /// The code of this sign-in, as its device shows it, if that is what was typed.
     pub fn code_of(&self, review: &Review<'_>, typed: &str) -> Option<String> {
         let code = UserCode::parse_any(typed, [review.kind.prefix.as_str()])?;
-        is_equal(&code.hash(&self.user_code_key), &review.grant.user_code_hash).then(|| code.display(&review.kind.prefix))
+        is_equal(&code.hash(&self.user_code_key), &review.grant.user_code_hash)
+            .then(|| code.display(&review.kind.prefix))
     }
 
     /// Decides.
     ///
     /// # Errors
     /// If the caller may not approve, or the store fails.
-    pub async fn decide(&self, caller: &Caller, id: GrantId, decision: Decision, shown: &str, number: &str) -> Result<Decided, UseCaseError> {
+    pub async fn decide(
+        &self,
+        caller: &Caller,
+        id: GrantId,
+        decision: Decision,
+        shown: &str,
+        number: &str,
+    ) -> Result<Decided, UseCaseError> {
         let by = approver(caller)?;
         let review = match self.review(caller, id).await {
             Ok(review) => review,
@@ -179,7 +195,14 @@ impl Broker {
 
     fn shown_digest(&self, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
         let shown = serde_json::json!([
-            grant.id, device.id, device.facts, b64u(&grant.jkt), grant.scope.to_string(), grant.resource, grant.peer, on_site,
+            grant.id,
+            device.id,
+            device.facts,
+            b64u(&grant.jkt),
+            grant.scope.to_string(),
+            grant.resource,
+            grant.peer,
+            on_site,
             grant.claim.as_ref().map(|claim| claim.at)
         ]);
         b64u(&self.shown_key.tag(&[shown.to_string().as_bytes()]))

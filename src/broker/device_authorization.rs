@@ -38,7 +38,11 @@ impl<T> Answer<T> {
 
 impl Broker {
     /// Mints a code for an authenticated device.
-    pub async fn device_authorization(&self, presented: &Presented<'_>, body: &[u8]) -> Answer<DeviceAuthorizationResponse> {
+    pub async fn device_authorization(
+        &self,
+        presented: &Presented<'_>,
+        body: &[u8],
+    ) -> Answer<DeviceAuthorizationResponse> {
         let form = match Form::parse(body) {
             Ok(form) => form,
             Err(error) => return Answer::refused(error),
@@ -50,8 +54,12 @@ impl Broker {
         };
         let now = self.now();
         let outcome = self.mint(&device, confirmation, &form, presented, now).await;
-        if let Err(error @ (OAuthError::UnauthorizedClient | OAuthError::InvalidScope | OAuthError::InvalidTarget | OAuthError::TooManyRequests { .. })) =
-            &outcome
+        if let Err(
+            error @ (OAuthError::UnauthorizedClient
+            | OAuthError::InvalidScope
+            | OAuthError::InvalidTarget
+            | OAuthError::TooManyRequests { .. }),
+        ) = &outcome
         {
             let why = error.body().error_description;
             self.note_refusal(Event::CodeRefused, Some(&device.id), &why, presented.peer).await;
@@ -68,7 +76,10 @@ impl Broker {
         now: Timestamp,
     ) -> Result<DeviceAuthorizationResponse, OAuthError> {
         // 2.
-        let kind = self.kind(&device.facts.kind).filter(|_| device.state == DeviceState::Active).ok_or(OAuthError::UnauthorizedClient)?;
+        let kind = self
+            .kind(&device.facts.kind)
+            .filter(|_| device.state == DeviceState::Active)
+            .ok_or(OAuthError::UnauthorizedClient)?;
         if kind.site_network && !self.is_on_site(device, presented.peer).await? {
             return Err(OAuthError::UnauthorizedClient);
         }
@@ -118,7 +129,11 @@ impl Broker {
     }
 
     /// Authenticates a request, and records a refusal. The refusal becomes the answer.
-    pub(super) async fn authenticate<T>(&self, presented: &Presented<'_>, form: &Form<'_>) -> Result<AuthenticatedDevice, Answer<T>> {
+    pub(super) async fn authenticate<T>(
+        &self,
+        presented: &Presented<'_>,
+        form: &Form<'_>,
+    ) -> Result<AuthenticatedDevice, Answer<T>> {
         match authenticate(self.store.as_ref(), &self.proofs, presented, form, self.now()).await {
             Ok(authenticated) => Ok(authenticated),
             Err(Refused { error, proven, tripwire }) => {

@@ -207,7 +207,8 @@ impl Broker {
 
     /// Authorization server metadata (RFC 8414).
     pub fn metadata(&self) -> Metadata<'_> {
-        let mut scopes: Vec<&str> = self.kinds.iter().flat_map(|kind| kind.scopes.iter().map(|(scope, _)| scope.as_str())).collect();
+        let mut scopes: Vec<&str> =
+            self.kinds.iter().flat_map(|kind| kind.scopes.iter().map(|(scope, _)| scope.as_str())).collect();
         scopes.sort_unstable();
         scopes.dedup();
         Metadata::new(&self.endpoints, scopes)
@@ -263,7 +264,13 @@ impl Broker {
     }
 
     /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.
-    async fn note_refusal(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, peer: Option<IpAddr>) {
+    async fn note_refusal(
+        &self,
+        event: Event,
+        device: Option<&crate::id::DeviceId>,
+        detail: &str,
+        peer: Option<IpAddr>,
+    ) {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
         let (is_recorded, suppressed) = self.refusals.admit(peer, context.now);
         if let Some((address, count)) = suppressed {
@@ -289,7 +296,12 @@ impl Broker {
 }
 
 /// The newest signing key; on an empty store a new one. Two processes that start at once end with the same.
-async fn signing_key(store: &dyn Store, master: &MasterKey, random: &Random, now: Timestamp) -> Result<SigningKey, OpenError> {
+async fn signing_key(
+    store: &dyn Store,
+    master: &MasterKey,
+    random: &Random,
+    now: Timestamp,
+) -> Result<SigningKey, OpenError> {
     if store.signing_keys().await?.is_empty() {
         let pkcs8 = SigningKey::generate()?;
         let key = SigningKey::from_pkcs8(&pkcs8)?;

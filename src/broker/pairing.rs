@@ -20,7 +20,9 @@ use crate::id::{DeviceId, PairingId};
 use crate::model::audit::{Actor, Context, Event, one_line};
 use crate::model::device::{Device, DeviceState, PinnedKey};
 use crate::model::operator::Role;
-use crate::model::pairing::{PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment};
+use crate::model::pairing::{
+    PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
+};
 use crate::model::text::clean;
 use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
 use crate::secret::{b64u, bytes32_from_b64u, is_equal, sha256};
@@ -89,7 +91,12 @@ impl Broker {
     ///
     /// # Errors
     /// If the caller may not, or there is no such device or site.
-    pub async fn open_window(&self, caller: &Caller, subject: &WindowSubject, lifetime: Option<Duration>) -> Result<Timestamp, UseCaseError> {
+    pub async fn open_window(
+        &self,
+        caller: &Caller,
+        subject: &WindowSubject,
+        lifetime: Option<Duration>,
+    ) -> Result<Timestamp, UseCaseError> {
         caller.must(Role::may_pair)?;
         let lifetime = lifetime.unwrap_or(WINDOW_LIFETIME);
         if lifetime > Duration::from_secs(24 * 3600) || lifetime < Duration::from_secs(60) {
@@ -136,14 +143,20 @@ impl Broker {
     /// # Errors
     /// [`PairingError`].
     pub async fn request_pairing(&self, body: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
-        let unverified = UnverifiedJwt::<RequestClaims>::parse(body, REQUEST).map_err(|error| PairingError::Malformed(error.0))?;
+        let unverified =
+            UnverifiedJwt::<RequestClaims>::parse(body, REQUEST).map_err(|error| PairingError::Malformed(error.0))?;
         let Ok(VerifiedJwt { key, claims }) = unverified.verify() else {
             return self.refuse_pairing("the signature does not fit", peer).await;
         };
-        let says = [("serial", &claims.serial), ("model", &claims.model), ("firmware", &claims.firmware)].map(|(name, text)| clean(name, text, 64));
-        let (Ok(id), true, [Ok(serial), Ok(model), Ok(firmware)], Some(commitment), 16..=64) =
-            (DeviceId::new(&claims.iss), claims.aud == self.endpoints.issuer, says, bytes32_from_b64u(&claims.commitment), claims.jti.len())
-        else {
+        let says = [("serial", &claims.serial), ("model", &claims.model), ("firmware", &claims.firmware)]
+            .map(|(name, text)| clean(name, text, 64));
+        let (Ok(id), true, [Ok(serial), Ok(model), Ok(firmware)], Some(commitment), 16..=64) = (
+            DeviceId::new(&claims.iss),
+            claims.aud == self.endpoints.issuer,
+            says,
+            bytes32_from_b64u(&claims.commitment),
+            claims.jti.len(),
+        ) else {
             return self.refuse_pairing(&format!("'{}': a claim has a wrong value", one_line(&claims.iss)), peer).await;
         };
         let unavailable = |_| PairingError::Unavailable;
@@ -182,7 +195,8 @@ impl Broker {
     /// # Errors
     /// [`PairingError`].
     pub async fn poll_pairing(&self, body: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
-        let unverified = UnverifiedJwt::<PollClaims>::parse(body, POLL).map_err(|error| PairingError::Malformed(error.0))?;
+        let unverified =
+            UnverifiedJwt::<PollClaims>::parse(body, POLL).map_err(|error| PairingError::Malformed(error.0))?;
         let Ok(VerifiedJwt { key, claims }) = unverified.verify() else {
             return self.refuse_pairing("the signature of a poll does not fit", peer).await;
         };
@@ -194,17 +208,22 @@ impl Broker {
         let (Some(PairingOfDevice { pairing, device }), Some(nonce)) = (found, nonce) else {
             return self.refuse_pairing("a poll for no pairing", peer).await;
         };
-        let is_its_own = is_equal(&pairing.jkt, &key.jkt()) && claims.iss == pairing.device.as_str() && claims.aud == self.endpoints.issuer;
+        let is_its_own = is_equal(&pairing.jkt, &key.jkt())
+            && claims.iss == pairing.device.as_str()
+            && claims.aud == self.endpoints.issuer;
         let is_committed = is_equal(&commitment(&nonce, &pairing.jkt), &pairing.commitment);
         if !is_its_own || !is_committed || !(16..=64).contains(&claims.jti.len()) {
-            return self.refuse_pairing("a poll by a foreign key, or with a nonce that was not committed to", peer).await;
+            return self
+                .refuse_pairing("a poll by a foreign key, or with a nonce that was not committed to", peer)
+                .await;
         }
         let now = self.now();
         let context = Context { now, actor: Actor::Anonymous, peer };
         let base = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
         if pairing.state == PairingState::Confirmed {
             // Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
-            let is_current = device.state == DeviceState::Active && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+            let is_current = device.state == DeviceState::Active
+                && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
             return if is_current { self.sign_paired(base) } else { Err(PairingError::Refused) };
         }
         if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
@@ -264,14 +283,21 @@ impl Broker {
     ///
     /// # Errors
     /// What was wrong, and how many tries are left.
-    pub async fn confirm_pairing(&self, caller: &Caller, id: &str, confirm: &Confirm<'_>) -> Result<Device, UseCaseError> {
+    pub async fn confirm_pairing(
+        &self,
+        caller: &Caller,
+        id: &str,
+        confirm: &Confirm<'_>,
+    ) -> Result<Device, UseCaseError> {
         let PairingOfDevice { pairing, device } = self.pairing(caller, id).await?;
         if pairing.state != PairingState::Revealed {
             return Err(UseCaseError::refused("the device has not answered yet; wait a moment and try again"));
         }
         self.compare(caller, &pairing, confirm).await?;
         if !self.store.confirm_pairing(&pairing.id, &self.context(caller)).await? {
-            return Err(UseCaseError::refused("this pairing ended meanwhile, or its key belongs to another device. Start it again on the device"));
+            return Err(UseCaseError::refused(
+                "this pairing ended meanwhile, or its key belongs to another device. Start it again on the device",
+            ));
         }
         if let Some(grant) = device.pending_grant {
             self.wake.grant(grant);
@@ -290,7 +316,9 @@ impl Broker {
                 let detail = format!("a scanned key is not key {}", PinnedKey::short(&pairing.jkt));
                 self.store.record(Event::PairingConflict, Some(&pairing.device), &detail, &context).await?;
                 self.wake.pages();
-                Err(UseCaseError::refused("the code that you scanned carries another key. Don't pair; somebody may have put it there"))
+                Err(UseCaseError::refused(
+                    "the code that you scanned carries another key. Don't pair; somebody may have put it there",
+                ))
             }
             Confirm::Number(typed) => {
                 let typed: String = typed.chars().filter(|character| !character.is_whitespace()).collect();

@@ -24,7 +24,12 @@ pub struct Session {
 impl Session {
     /// The person as a caller of use cases.
     pub fn caller(&self, peer: Option<IpAddr>) -> Caller {
-        Caller { actor: Actor::Operator(self.operator.name.clone()), role: self.operator.role, operator: Some(self.operator.id), peer }
+        Caller {
+            actor: Actor::Operator(self.operator.name.clone()),
+            role: self.operator.role,
+            operator: Some(self.operator.id),
+            peer,
+        }
     }
 }
 
@@ -62,7 +67,10 @@ impl Broker {
             self.wake.everybody();
             Ok(())
         } else {
-            Err(UseCaseError::NotFound(format!("there is no operator '{}', or it is disabled already", crate::model::audit::one_line(name))))
+            Err(UseCaseError::NotFound(format!(
+                "there is no operator '{}', or it is disabled already",
+                crate::model::audit::one_line(name)
+            )))
         }
     }
 
@@ -79,7 +87,9 @@ impl Broker {
             Ok(format!("{}/sign-in?token={}", self.endpoints.issuer, b64u(&token)))
         } else {
             let name = crate::model::audit::one_line(name);
-            Err(UseCaseError::NotFound(format!("there is no operator '{name}'; add one: pairgate operator add {name} --role admin")))
+            Err(UseCaseError::NotFound(format!(
+                "there is no operator '{name}'; add one: pairgate operator add {name} --role admin"
+            )))
         }
     }
 

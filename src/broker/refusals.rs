@@ -38,7 +38,8 @@ impl Refusals {
         }
         // IPv6 by /64: one customer has as many addresses as he likes.
         let place = peer.map(network_of);
-        let place = if minute.by_address.len() < ADDRESSES || minute.by_address.contains_key(&place) { place } else { None };
+        let place =
+            if minute.by_address.len() < ADDRESSES || minute.by_address.contains_key(&place) { place } else { None };
         let count = minute.by_address.entry(place).or_insert(0);
         *count += 1;
         let is_recorded = *count <= PER_ADDRESS && minute.recorded < IN_ALL;

@@ -14,7 +14,12 @@ impl Broker {
     ///
     /// # Errors
     /// Every problem of the input at once, or that the id is taken (retired ids for ever).
-    pub async fn register_device(&self, caller: &Caller, id: &str, mut facts: DeviceFacts) -> Result<DeviceId, UseCaseError> {
+    pub async fn register_device(
+        &self,
+        caller: &Caller,
+        id: &str,
+        mut facts: DeviceFacts,
+    ) -> Result<DeviceId, UseCaseError> {
         caller.must(Role::may_pair)?;
         let mut problems = Vec::new();
         if facts.site.is_empty() {
@@ -22,7 +27,11 @@ impl Broker {
         }
         if self.kind(&facts.kind).is_none() {
             let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.as_str()).collect();
-            problems.push(format!("kind '{}' is unknown; it is one of {}", crate::model::audit::one_line(&facts.kind), known.join(", ")));
+            problems.push(format!(
+                "kind '{}' is unknown; it is one of {}",
+                crate::model::audit::one_line(&facts.kind),
+                known.join(", ")
+            ));
         }
         if self.store.site(&facts.site).await?.is_none() {
             problems.push(format!("site '{}' is unknown", crate::model::audit::one_line(&facts.site)));
@@ -32,12 +41,18 @@ impl Broker {
             problems.push("this id belongs to an application that phishing kits use; choose another".into());
         }
         let checked = match &id {
-            Some(id) => facts.checked(id).map_err(|errors| problems.extend(errors.iter().map(ToString::to_string))).ok(),
+            Some(id) => {
+                facts.checked(id).map_err(|errors| problems.extend(errors.iter().map(ToString::to_string))).ok()
+            }
             None => None,
         };
-        let (Some(id), Some(facts), true) = (id, checked, problems.is_empty()) else { return Err(UseCaseError::Refused(problems)) };
+        let (Some(id), Some(facts), true) = (id, checked, problems.is_empty()) else {
+            return Err(UseCaseError::Refused(problems));
+        };
         if !self.store.register_device(&id, &facts, &self.context(caller)).await? {
-            return Err(UseCaseError::refused(format!("the id {id} is taken, or was once; ids are never reused. Choose another")));
+            return Err(UseCaseError::refused(format!(
+                "the id {id} is taken, or was once; ids are never reused. Choose another"
+            )));
         }
         self.wake.pages();
         Ok(id)
@@ -48,7 +63,8 @@ impl Broker {
     /// # Errors
     /// If there is none.
     pub async fn device(&self, id: &str) -> Result<Device, UseCaseError> {
-        let not_found = || UseCaseError::NotFound(format!("there is no device '{}'", crate::model::audit::one_line(id)));
+        let not_found =
+            || UseCaseError::NotFound(format!("there is no device '{}'", crate::model::audit::one_line(id)));
         let id = DeviceId::new(id).map_err(|_| not_found())?;
         self.store.device(&id).await?.ok_or_else(not_found)
     }

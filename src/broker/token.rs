@@ -56,7 +56,12 @@ pub struct Patience<'a> {
 
 impl Broker {
     /// Answers a token request.
-    pub async fn token(&self, presented: &Presented<'_>, body: &[u8], patience: &Patience<'_>) -> Answer<TokenResponse> {
+    pub async fn token(
+        &self,
+        presented: &Presented<'_>,
+        body: &[u8],
+        patience: &Patience<'_>,
+    ) -> Answer<TokenResponse> {
         let form = match Form::parse(body) {
             Ok(form) => form,
             Err(error) => return Answer::refused(error),
@@ -69,7 +74,9 @@ impl Broker {
         let mut waited = None;
         let outcome = if device.state == DeviceState::Active {
             match form.require("grant_type") {
-                Ok(DEVICE_CODE_GRANT) => self.poll(&device, confirmation, &form, presented, patience, &mut waited).await,
+                Ok(DEVICE_CODE_GRANT) => {
+                    self.poll(&device, confirmation, &form, presented, patience, &mut waited).await
+                }
                 Ok(REFRESH_TOKEN_GRANT) => self.refresh(&device, confirmation, &form, presented).await,
                 Ok(_) => Err(OAuthError::UnsupportedGrantType),
                 Err(error) => Err(error),
@@ -145,7 +152,13 @@ impl Broker {
     }
 
     /// Holds a poll until the grant changes, the wait is over, or the process stops; where the grant then stands.
-    async fn hold(&self, grant: &Grant, device: &Device, wait: Duration, stopping: &watch::Receiver<bool>) -> Result<Standing, OAuthError> {
+    async fn hold(
+        &self,
+        grant: &Grant,
+        device: &Device,
+        wait: Duration,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Standing, OAuthError> {
         let held = self.wake.hold(grant.id);
         let end = tokio::time::sleep(wait.min(grant.expires_at.since(self.now())));
         tokio::pin!(end);
@@ -161,7 +174,8 @@ impl Broker {
             if standing != before {
                 self.pacer.forgive(grant.id);
                 // A device that was suspended while it waited is told as if it had just come.
-                let present = self.store.device(&device.id).await?.filter(|present| present.state == DeviceState::Active);
+                let present =
+                    self.store.device(&device.id).await?.filter(|present| present.state == DeviceState::Active);
                 return present.map(|_| standing).ok_or(OAuthError::InvalidClient);
             }
             tokio::select! {
@@ -173,7 +187,13 @@ impl Broker {
     }
 
     /// 7. The store lets exactly one caller through, and only then are tokens made.
-    async fn redeem(&self, grant: &Grant, device: &Device, confirmation: Confirmation, presented: &Presented<'_>) -> Result<TokenResponse, OAuthError> {
+    async fn redeem(
+        &self,
+        grant: &Grant,
+        device: &Device,
+        confirmation: Confirmation,
+        presented: &Presented<'_>,
+    ) -> Result<TokenResponse, OAuthError> {
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
         if !grant.scope.is_within(&kind.scope()) || !kind.resources.contains(&grant.resource) {
@@ -207,15 +227,22 @@ impl Broker {
         if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
             // Only who has a token that was real once is worth an alarm, and ends the sign-in.
             let is_real = grant.refresh.as_ref().is_some_and(|refresh| {
-                is_equal(&refresh.hash, &presented_hash) || refresh.previous_hash.is_some_and(|previous| is_equal(&previous, &presented_hash))
+                is_equal(&refresh.hash, &presented_hash)
+                    || refresh.previous_hash.is_some_and(|previous| is_equal(&previous, &presented_hash))
             });
-            return Err(if is_real { self.foreign_key(&grant, device, presented).await } else { OAuthError::InvalidGrant });
+            return Err(if is_real {
+                self.foreign_key(&grant, device, presented).await
+            } else {
+                OAuthError::InvalidGrant
+            });
         }
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh.ok_or(OAuthError::InvalidGrant)?;
         let scope = match form.get("scope") {
             // Narrower is allowed, wider never (RFC 6749 section 6, A-074).
-            Some(text) => Scope::parse(text).filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope)).ok_or(OAuthError::InvalidScope)?,
+            Some(text) => Scope::parse(text)
+                .filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope))
+                .ok_or(OAuthError::InvalidScope)?,
             None => grant.scope.clone(),
         };
         if !scope.is_within(&kind.scope()) {
@@ -247,7 +274,14 @@ impl Broker {
             self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await.map(|_| ())
         } else {
             let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
-            self.store.record(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &format!("sign-in {}: {detail}", grant.id), &context).await
+            self.store
+                .record(
+                    Event::ForeignKeyOnCode,
+                    owner.as_ref().map(|owner| &owner.id),
+                    &format!("sign-in {}: {detail}", grant.id),
+                    &context,
+                )
+                .await
         };
         self.wake.pages();
         noted.map_or(OAuthError::Unavailable, |()| OAuthError::InvalidGrant)

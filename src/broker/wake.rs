@@ -64,7 +64,8 @@ impl Wake {
 
     /// A grant changed: its held polls look again, and so do pages.
     pub fn grant(&self, id: GrantId) {
-        let notify = self.polls.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(notify, _)| Arc::clone(notify));
+        let notify =
+            self.polls.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(notify, _)| Arc::clone(notify));
         if let Some(notify) = notify {
             notify.notify_waiters();
         }
@@ -79,7 +80,13 @@ impl Wake {
 
     /// Everybody looks again.
     pub fn everybody(&self) {
-        let all: Vec<_> = self.polls.lock().unwrap_or_else(PoisonError::into_inner).values().map(|(notify, _)| Arc::clone(notify)).collect();
+        let all: Vec<_> = self
+            .polls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|(notify, _)| Arc::clone(notify))
+            .collect();
         for notify in all {
             notify.notify_waiters();
         }

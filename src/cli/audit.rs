@@ -46,13 +46,19 @@ pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::
             records.reverse();
             let mut last = records.last().map_or(0, |record| record.id);
             show(&records, json)?;
-            while follow {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let newer = broker.audit(&AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() }).await?;
-                last = newer.last().map_or(last, |record| record.id);
-                newer.iter().try_for_each(|record| if json { output::json(record) } else { output::line(&row(record).join("  ")) })?;
+            if !follow {
+                return Ok(ExitCode::SUCCESS);
             }
-            Ok(ExitCode::SUCCESS)
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let newer = broker
+                    .audit(&AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() })
+                    .await?;
+                last = newer.last().map_or(last, |record| record.id);
+                newer.iter().try_for_each(|record| {
+                    if json { output::json(record) } else { output::line(&row(record).join("  ")) }
+                })?;
+            }
         }
     }
 }
@@ -69,13 +75,23 @@ async fn verify(broker: &Broker, anchor: Option<&str>, json: bool) -> anyhow::Re
     };
     let is_good = verdict.first_bad.is_none() && anchor_holds;
     if json {
-        output::json(&json!({"good": is_good, "records": verdict.records, "head": head, "first_bad": verdict.first_bad, "anchor_holds": anchor_holds}))?;
+        output::json(
+            &json!({"good": is_good, "records": verdict.records, "head": head, "first_bad": verdict.first_bad, "anchor_holds": anchor_holds}),
+        )?;
     } else if let Some(bad) = verdict.first_bad {
-        output::line(&format!("entry {bad} is bad: it was changed, or one before it was taken out. The {} entries before it hold", verdict.records))?;
+        output::line(&format!(
+            "entry {bad} is bad: it was changed, or one before it was taken out. The {} entries before it hold",
+            verdict.records
+        ))?;
     } else if !anchor_holds {
-        output::line("the chain holds, but the anchored entry is missing or another one: the end of the log was cut off and written anew")?;
+        output::line(
+            "the chain holds, but the anchored entry is missing or another one: the end of the log was cut off and written anew",
+        )?;
     } else {
-        output::line(&format!("{} entries hold. Note this outside this machine, so that a cut-off end shows:", verdict.records))?;
+        output::line(&format!(
+            "{} entries hold. Note this outside this machine, so that a cut-off end shows:",
+            verdict.records
+        ))?;
         output::line(&format!("  {}:{head}", verdict.records))?;
     }
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -84,7 +100,16 @@ async fn verify(broker: &Broker, anchor: Option<&str>, json: bool) -> anyhow::Re
 fn row(record: &Record) -> Vec<String> {
     let peer = record.peer.clone().unwrap_or_else(|| "-".into());
     let device = record.device.clone().unwrap_or_else(|| "-".into());
-    vec![record.id.to_string(), record.at.rfc3339(), record.severity.clone(), record.event.clone(), device, record.actor.clone(), peer, record.detail.clone()]
+    vec![
+        record.id.to_string(),
+        record.at.rfc3339(),
+        record.severity.clone(),
+        record.event.clone(),
+        device,
+        record.actor.clone(),
+        peer,
+        record.detail.clone(),
+    ]
 }
 
 fn show(records: &[Record], json: bool) -> anyhow::Result<()> {

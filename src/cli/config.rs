@@ -25,9 +25,19 @@ pub fn run(command: ConfigCommand, load: impl FnOnce() -> anyhow::Result<Config>
             output::facts(&[
                 ("data", config.data.display().to_string()),
                 ("listen", config.listen.to_string()),
-                ("public_url", config.public_url.map_or_else(|| format!("http://{}", config.listen), |url| url.to_string())),
+                (
+                    "public_url",
+                    config.public_url.map_or_else(|| format!("http://{}", config.listen), |url| url.to_string()),
+                ),
                 ("trusted_proxies", if proxies.is_empty() { "none".into() } else { proxies.join(", ") }),
-                ("master key", if config.master_key.is_some() { "from the environment".into() } else { "file master.key in the data directory".into() }),
+                (
+                    "master key",
+                    if config.master_key.is_some() {
+                        "from the environment".into()
+                    } else {
+                        "file master.key in the data directory".into()
+                    },
+                ),
                 ("kinds", kinds.join(", ")),
             ])?;
             output::line("the configuration is good")?;

@@ -101,12 +101,21 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
         DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
         DeviceCommand::Resume { id } => broker.resume_device(&caller, &id).await.map(|()| id)?,
         DeviceCommand::Retire { id, for_ever } => {
-            anyhow::ensure!(for_ever, "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever");
+            anyhow::ensure!(
+                for_ever,
+                "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever"
+            );
             broker.retire_device(&caller, &id).await.map(|()| id)?
         }
         DeviceCommand::List { text, state, limit } => {
-            let state = state.map(|word| DeviceState::parse(&word).ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))).transpose()?;
-            let (devices, total) = broker.devices(&DeviceQuery { text: text.unwrap_or_default(), state, limit }).await?;
+            let state = state
+                .map(|word| {
+                    DeviceState::parse(&word)
+                        .ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))
+                })
+                .transpose()?;
+            let (devices, total) =
+                broker.devices(&DeviceQuery { text: text.unwrap_or_default(), state, limit }).await?;
             list(&devices, total, json)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -116,7 +125,8 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
                 output::json(&as_json(&device))?;
             } else {
                 show(&device)?;
-                let records = broker.audit(&AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() }).await?;
+                let records =
+                    broker.audit(&AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() }).await?;
                 output::line("")?;
                 crate::cli::audit::print(&records)?;
             }
@@ -147,7 +157,14 @@ fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
         .map(|device| {
             let facts = &device.facts;
             let key = device.key.as_ref().map_or_else(|| "-".into(), |key| PinnedKey::short(&key.jkt));
-            vec![device.id.to_string(), device.state.as_str().into(), facts.kind.clone(), key, facts.room.clone(), facts.name.clone()]
+            vec![
+                device.id.to_string(),
+                device.state.as_str().into(),
+                facts.kind.clone(),
+                key,
+                facts.room.clone(),
+                facts.name.clone(),
+            ]
         })
         .collect();
     output::table(&["DEVICE", "STATE", "KIND", "KEY", "ROOM", "NAME"], &rows)?;
@@ -170,7 +187,13 @@ fn show(device: &Device) -> anyhow::Result<()> {
         ("model", facts.model.clone()),
         ("note", facts.note.clone()),
         ("key", device.key.as_ref().map_or_else(String::new, |key| b64u(&key.jkt))),
-        ("paired", device.key.as_ref().map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by))),
+        (
+            "paired",
+            device
+                .key
+                .as_ref()
+                .map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by)),
+        ),
         ("last seen", device.seen_at.map_or_else(String::new, |seen_at| seen_at.rfc3339())),
     ])
 }

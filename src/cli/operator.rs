@@ -72,7 +72,9 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 let rows: Vec<Vec<String>> = operators
                     .iter()
                     .map(|operator| {
-                        let state = operator.disabled_at.map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
+                        let state = operator
+                            .disabled_at
+                            .map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
                         vec![operator.name.clone(), operator.role.as_str().into(), operator.added_at.rfc3339(), state]
                     })
                     .collect();
@@ -81,7 +83,11 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
         }
         OperatorCommand::Disable { name } => {
             broker.disable_operator(&caller, &name).await?;
-            if json { output::json(&json!({"name": name, "disabled": true})) } else { output::line(&format!("{name} can't do anything any more")) }?;
+            if json {
+                output::json(&json!({"name": name, "disabled": true}))
+            } else {
+                output::line(&format!("{name} can't do anything any more"))
+            }?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -36,5 +36,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
 /// Prints name and value, aligned; empty values are left out.
 pub fn facts(rows: &[(&str, String)]) -> anyhow::Result<()> {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    rows.iter().filter(|(_, value)| !value.is_empty()).try_for_each(|(name, value)| line(&format!("{name:<width$}  {value}")))
+    rows.iter()
+        .filter(|(_, value)| !value.is_empty())
+        .try_for_each(|(name, value)| line(&format!("{name:<width$}  {value}")))
 }

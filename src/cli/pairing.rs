@@ -66,8 +66,15 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
     match command {
         PairingCommand::Open { device, minutes, .. } => {
             let subject = subject(device.as_deref())?;
-            let closes_at = broker.open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60)))).await?.rfc3339();
-            if json { output::json(&json!({"closes_at": closes_at})) } else { output::line(&format!("pairing is open until {closes_at}; start it on the device")) }?;
+            let closes_at = broker
+                .open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60))))
+                .await?
+                .rfc3339();
+            if json {
+                output::json(&json!({"closes_at": closes_at}))
+            } else {
+                output::line(&format!("pairing is open until {closes_at}; start it on the device"))
+            }?;
         }
         PairingCommand::Close { device, .. } => {
             broker.close_window(&caller, &subject(device.as_deref())?).await?;
@@ -81,14 +88,22 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
             };
             let device = broker.confirm_pairing(&caller, &id, &Confirm::Number(&number)).await?;
             let key = device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
-            if json { output::json(&json!({"device": device.id, "key": key})) } else { output::line(&format!("paired. From now on only key {key} is {}", device.id)) }?;
+            if json {
+                output::json(&json!({"device": device.id, "key": key}))
+            } else {
+                output::line(&format!("paired. From now on only key {key} is {}", device.id))
+            }?;
         }
         PairingCommand::Refuse { device } => {
             let waiting = broker.open_pairings(Some(&DeviceId::new(&device)?)).await?;
             for found in &waiting {
                 broker.decline_pairing(&caller, found.pairing.id.as_str()).await?;
             }
-            if json { output::json(&json!({"refused": waiting.len()})) } else { output::line(&format!("refused: {}", waiting.len())) }?;
+            if json {
+                output::json(&json!({"refused": waiting.len()}))
+            } else {
+                output::line(&format!("refused: {}", waiting.len()))
+            }?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -105,8 +120,13 @@ async fn only_one(broker: &Broker, device: &str) -> anyhow::Result<String> {
     let waiting = broker.open_pairings(Some(&DeviceId::new(device)?)).await?;
     match waiting.as_slice() {
         [one] => Ok(one.pairing.id.to_string()),
-        [] => anyhow::bail!("nothing waits for {device}. Open pairing (pairgate pairing open {device}), then start it on the device"),
-        _ => anyhow::bail!("{} keys wait for {device}; one of them may be an attacker's. See `pairgate pairing list`, and name one with --pairing", waiting.len()),
+        [] => anyhow::bail!(
+            "nothing waits for {device}. Open pairing (pairgate pairing open {device}), then start it on the device"
+        ),
+        _ => anyhow::bail!(
+            "{} keys wait for {device}; one of them may be an attacker's. See `pairgate pairing list`, and name one with --pairing",
+            waiting.len()
+        ),
     }
 }
 
@@ -135,7 +155,13 @@ fn list(waiting: &[PairingOfDevice], json: bool) -> anyhow::Result<()> {
                 (false, true) => "compare the digits",
                 (false, false) => "waits for the device",
             };
-            vec![pairing.device.to_string(), PinnedKey::short(&pairing.jkt), state.into(), found.device.facts.room.clone(), pairing.id.to_string()]
+            vec![
+                pairing.device.to_string(),
+                PinnedKey::short(&pairing.jkt),
+                state.into(),
+                found.device.facts.room.clone(),
+                pairing.id.to_string(),
+            ]
         })
         .collect();
     output::table(&["DEVICE", "KEY", "STATE", "ROOM", "PAIRING"], &rows)

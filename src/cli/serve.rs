@@ -99,7 +99,10 @@ impl Running {
 /// If the address is taken, or as [`open_broker`].
 pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running> {
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!("can't listen on {}: if another program has it, choose another with --listen or in the configuration", config.listen)
+        format!(
+            "can't listen on {}: if another program has it, choose another with --listen or in the configuration",
+            config.listen
+        )
     })?;
     let issuer = issuer(&config, listener.local_addr()?)?;
     let broker = Arc::new(open_broker(&config, issuer.clone(), accept_clock).await?);
@@ -128,7 +131,10 @@ async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) 
 pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
     config.listen = args.listen.unwrap_or(config.listen);
-    anyhow::ensure!(config.listen.ip().is_loopback(), "--listen must be a loopback address: this version speaks plain HTTP. Put a proxy with TLS in front");
+    anyhow::ensure!(
+        config.listen.ip().is_loopback(),
+        "--listen must be a loopback address: this version speaks plain HTTP. Put a proxy with TLS in front"
+    );
     let running = start(config, args.accept_clock).await?;
     let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
     line(&format!("listening on {issuer}"))?;
@@ -136,7 +142,9 @@ pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode
         let caller = Caller::command_line();
         running.broker().add_operator(&caller, "admin", crate::model::operator::Role::Admin).await?;
         let link = running.broker().operator_link(&caller, "admin").await?;
-        line(&format!("nobody can sign in yet, so there is an operator 'admin' now. Sign in, once, within 10 minutes:\n  {link}"))?;
+        line(&format!(
+            "nobody can sign in yet, so there is an operator 'admin' now. Sign in, once, within 10 minutes:\n  {link}"
+        ))?;
     }
     stopped().await?;
     tracing::info!("stopping");

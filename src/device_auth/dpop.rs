@@ -41,7 +41,13 @@ pub enum ProofError {
 ///
 /// # Errors
 /// [`ProofError`].
-pub fn check(proofs: &Proofs, proof: &str, method: &str, endpoint: &str, now: Timestamp) -> Result<Bytes32, ProofError> {
+pub fn check(
+    proofs: &Proofs,
+    proof: &str,
+    method: &str,
+    endpoint: &str,
+    now: Timestamp,
+) -> Result<Bytes32, ProofError> {
     let unverified = UnverifiedJwt::<Claims>::parse(proof, "dpop+jwt").map_err(|error| ProofError::Invalid(error.0))?;
     let claims = unverified.peek();
     if claims.htm != method {
@@ -73,8 +79,11 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
     if htu == endpoint {
         return true;
     }
-    let has_tricks = htu.len() > 2048 || htu.contains(|character: char| character == '\\' || character.is_whitespace() || character.is_control());
-    let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else { return false };
+    let has_tricks = htu.len() > 2048
+        || htu.contains(|character: char| character == '\\' || character.is_whitespace() || character.is_control());
+    let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else {
+        return false;
+    };
     if has_dot_segment(htu) || !presented.username().is_empty() || presented.password().is_some() {
         return false;
     }
@@ -85,7 +94,8 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
 
 fn has_dot_segment(address: &str) -> bool {
     let path = address.split(['?', '#']).next().unwrap_or(address);
-    path.split('/').any(|segment| matches!(segment.to_ascii_lowercase().as_str(), "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e."))
+    path.split('/')
+        .any(|segment| matches!(segment.to_ascii_lowercase().as_str(), "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e."))
 }
 
 /// Percent-encoded unreserved characters decoded, the other encodings in upper case (RFC 3986 section 6.2.2).
@@ -124,7 +134,11 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
-            Self { proofs: Proofs::new(&Random::seeded("dpop")).unwrap(), key, now: Timestamp::from_millis(1_000_000_000) }
+            Self {
+                proofs: Proofs::new(&Random::seeded("dpop")).unwrap(),
+                key,
+                now: Timestamp::from_millis(1_000_000_000),
+            }
         }
 
         fn claims(&self) -> Value {
@@ -178,17 +192,36 @@ mod tests {
     #[test]
     fn htu_is_the_configured_address_and_nothing_like_it_a_022_a_023() {
         for same in [
-            ENDPOINT, "HTTPS://PairGate.Example/token", "https://pairgate.example:443/token", "https://pairgate.example/%74oken",
-            "https://pairgate.example/token?x=1", "https://pairgate.example/token#f",
+            ENDPOINT,
+            "HTTPS://PairGate.Example/token",
+            "https://pairgate.example:443/token",
+            "https://pairgate.example/%74oken",
+            "https://pairgate.example/token?x=1",
+            "https://pairgate.example/token#f",
         ] {
             assert!(is_same_address(same, ENDPOINT), "{same}");
         }
         for other in [
-            "", "token", "/token", "http://pairgate.example/token", "https://pairgate.example:8443/token", "https://evil.example/token",
-            "https://pairgate.example/token/", "https://pairgate.example/Token", "https://pairgate.example//token", "https://pairgate.example/a/../token",
-            "https://pairgate.example/./token", "https://pairgate.example/%2e/token", "https://pairgate.example/a/%2E%2e/token",
-            "https://pairgate.example/device_authorization", "https://pairgate.example@evil.example/token", "https://user@pairgate.example/token",
-            "https://pairgate.example.evil.example/token", "https://pairgate.example\\token", "https://pairgate.example/to ken", "https://pairgate.example/token;x",
+            "",
+            "token",
+            "/token",
+            "http://pairgate.example/token",
+            "https://pairgate.example:8443/token",
+            "https://evil.example/token",
+            "https://pairgate.example/token/",
+            "https://pairgate.example/Token",
+            "https://pairgate.example//token",
+            "https://pairgate.example/a/../token",
+            "https://pairgate.example/./token",
+            "https://pairgate.example/%2e/token",
+            "https://pairgate.example/a/%2E%2e/token",
+            "https://pairgate.example/device_authorization",
+            "https://pairgate.example@evil.example/token",
+            "https://user@pairgate.example/token",
+            "https://pairgate.example.evil.example/token",
+            "https://pairgate.example\\token",
+            "https://pairgate.example/to ken",
+            "https://pairgate.example/token;x",
         ] {
             assert!(!is_same_address(other, ENDPOINT), "{other}");
         }

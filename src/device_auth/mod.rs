@@ -141,10 +141,13 @@ pub async fn authenticate(
     now: Timestamp,
 ) -> Result<AuthenticatedDevice, Refused> {
     // 1. Two methods could speak for two devices.
-    let others = [presented.has_authorization, form.get("client_assertion").is_some(), form.get("client_secret").is_some()];
+    let others =
+        [presented.has_authorization, form.get("client_assertion").is_some(), form.get("client_secret").is_some()];
     let others = others.into_iter().filter(|is_there| *is_there).count();
     if others > 1 || (others == 1 && !presented.dpop.is_empty()) {
-        return Err(Refused::plain(OAuthError::InvalidRequest("More than one way of authentication in one request.".into())));
+        return Err(Refused::plain(OAuthError::InvalidRequest(
+            "More than one way of authentication in one request.".into(),
+        )));
     }
     let client_id = form.require("client_id").map_err(Refused::plain)?;
     let said = one_line(client_id);
@@ -156,7 +159,9 @@ pub async fn authenticate(
     };
     // 2 to 5.
     let jkt = dpop::check(proofs, proof, presented.method, presented.endpoint, now).map_err(|error| match error {
-        dpop::ProofError::Nonce { claimed } => Refused { error: OAuthError::UseDpopNonce, proven: Some(claimed), tripwire: None },
+        dpop::ProofError::Nonce { claimed } => {
+            Refused { error: OAuthError::UseDpopNonce, proven: Some(claimed), tripwire: None }
+        }
         dpop::ProofError::Invalid(what) => {
             Refused::seen(OAuthError::InvalidDpopProof(what), Event::CodeRefused, format!("'{said}': {what}"))
         }
@@ -173,7 +178,10 @@ pub async fn authenticate(
     match device {
         Some(device) if is_pinned => Ok(AuthenticatedDevice { device, confirmation: Confirmation { jkt } }),
         Some(device) => Err(unpinned(store, device, &jkt, now).await?),
-        None => Err(Refused { proven: Some(jkt), ..Refused::seen(OAuthError::InvalidClient, event, format!("'{said}' with key {key}")) }),
+        None => Err(Refused {
+            proven: Some(jkt),
+            ..Refused::seen(OAuthError::InvalidClient, event, format!("'{said}' with key {key}"))
+        }),
     }
 }
 

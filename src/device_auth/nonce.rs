@@ -56,7 +56,8 @@ mod tests {
         assert!(!nonces.is_good(&nonce, &[7; 32], Timestamp::from_millis(999_999)), "from the future");
         assert!(!nonces.is_good(&nonce, &[8; 32], start), "of another device");
         assert!(!Nonces::new(&[2; 32]).is_good(&nonce, &[7; 32], start), "of a former process");
-        for broken in ["", "AAAA", "not base64!", &nonce[1..], &format!("{nonce}A"), &nonce.replace(&nonce[31..], "A")] {
+        for broken in ["", "AAAA", "not base64!", &nonce[1..], &format!("{nonce}A"), &nonce.replace(&nonce[31..], "A")]
+        {
             assert!(broken == nonce || !nonces.is_good(broken, &[7; 32], start), "{broken}");
         }
     }

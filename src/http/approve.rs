@@ -23,10 +23,15 @@ pub struct Scanned {
 }
 
 /// `GET /approve`: changes nothing, whoever opens it.
-pub async fn enter(State(edge): State<Edge>, signed_in: SignedIn, Query(Scanned { user_code }): Query<Scanned>) -> Response {
+pub async fn enter(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    Query(Scanned { user_code }): Query<Scanned>,
+) -> Response {
     // Only what could be a code is shown again; it is escaped besides.
     let user_code = user_code.filter(|code| code.len() <= 40 && normal_form(code).is_some()).unwrap_or_default();
-    let entry = ApproveEntryPage { chrome: quiet(&edge, &signed_in, "Approve a sign-in").await, user_code, errors: Vec::new() };
+    let entry =
+        ApproveEntryPage { chrome: quiet(&edge, &signed_in, "Approve a sign-in").await, user_code, errors: Vec::new() };
     page(StatusCode::OK, &entry)
 }
 
@@ -42,9 +47,15 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
             let code = normal_form(&user_code).unwrap_or_default();
             Redirect::to(&format!("/approve/{id}?user_code={code}")).into_response()
         }
-        Ok(Opened::NotOurs) => page(StatusCode::NOT_FOUND, &NotOursPage { chrome: quiet(&edge, &form.signed_in, "Not one of our codes").await }),
+        Ok(Opened::NotOurs) => page(
+            StatusCode::NOT_FOUND,
+            &NotOursPage { chrome: quiet(&edge, &form.signed_in, "Not one of our codes").await },
+        ),
         Ok(Opened::TooManyGuesses) => {
-            let lines = vec!["Too many wrong codes were typed.".into(), "Wait ten minutes, then read the code off the device again.".into()];
+            let lines = vec![
+                "Too many wrong codes were typed.".into(),
+                "Wait ten minutes, then read the code off the device again.".into(),
+            ];
             message(StatusCode::TOO_MANY_REQUESTS, "Wait a little", lines, None)
         }
         Err(error) => not_done(error),
@@ -52,11 +63,19 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
 }
 
 fn not_done(error: crate::broker::UseCaseError) -> Response {
-    problems(error).map_or_else(|response| response, |lines| message(StatusCode::FORBIDDEN, "Not allowed", lines, Some(("/", "Overview"))))
+    problems(error).map_or_else(
+        |response| response,
+        |lines| message(StatusCode::FORBIDDEN, "Not allowed", lines, Some(("/", "Overview"))),
+    )
 }
 
 /// `GET /approve/{id}`: for the person who opened it.
-pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<i64>, Query(Scanned { user_code }): Query<Scanned>) -> Response {
+pub async fn show(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    Path(id): Path<i64>,
+    Query(Scanned { user_code }): Query<Scanned>,
+) -> Response {
     render(&edge, &signed_in, GrantId(id), &user_code.unwrap_or_default(), Vec::new()).await
 }
 
@@ -98,14 +117,26 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(key) = &review.device.key {
         let (paired, by) = (when(key.paired_at, now), who(&key.paired_by));
-        facts.push(fact(FactState::Verified, format!("Its own key, paired {} by {by}", paired.relative), Some(PinnedKey::short(&key.jkt))));
+        facts.push(fact(
+            FactState::Verified,
+            format!("Its own key, paired {} by {by}", paired.relative),
+            Some(PinnedKey::short(&key.jkt)),
+        ));
     }
-    facts.push(fact(FactState::Neutral, "The key is kept in software: it could be copied by who opens the device".into(), None));
+    facts.push(fact(
+        FactState::Neutral,
+        "The key is kept in software: it could be copied by who opens the device".into(),
+        None,
+    ));
     let peer = review.grant.peer.map(|peer| peer.to_string());
     facts.push(match review.on_site {
         Some(true) => fact(FactState::Verified, format!("On the network of {}", review.site), peer),
         Some(false) => fact(FactState::Failed, format!("Not on the network of {}", review.site), peer),
-        None => fact(FactState::Neutral, format!("Seen from this address; nobody has said which networks {} has", review.site), peer),
+        None => fact(
+            FactState::Neutral,
+            format!("Seen from this address; nobody has said which networks {} has", review.site),
+            peer,
+        ),
     });
     if !review.device.facts.room.is_empty() {
         facts.push(fact(FactState::Neutral, format!("Registered for room {}", review.device.facts.room), None));
@@ -135,7 +166,14 @@ pub async fn decide(State(edge): State<Edge>, Path(id): Path<i64>, form: PageFor
             render(&edge, &form.signed_in, id, &user_code, retry(&line)).await
         }
         Ok(Decided::Outdated) => {
-            render(&edge, &form.signed_in, id, &user_code, retry("Something has changed since you opened this page. Look again.")).await
+            render(
+                &edge,
+                &form.signed_in,
+                id,
+                &user_code,
+                retry("Something has changed since you opened this page. Look again."),
+            )
+            .await
         }
         Ok(Decided::Over) => over("This sign-in is over, or was opened by somebody else."),
         Err(error) => not_done(error),
@@ -143,15 +181,42 @@ pub async fn decide(State(edge): State<Edge>, Path(id): Path<i64>, form: PageFor
 }
 
 fn over(line: &str) -> Response {
-    let lines = vec![line.to_owned(), "Nobody was signed in by this. If the device still wants to, start again on it.".into()];
+    let lines =
+        vec![line.to_owned(), "Nobody was signed in by this. If the device still wants to, start again on it.".into()];
     message(StatusCode::CONFLICT, "Not approved", lines, Some(("/", "Overview")))
 }
 
-async fn done(edge: &Edge, signed_in: &SignedIn, device: Option<crate::model::device::Device>, decision: Decision) -> Response {
+async fn done(
+    edge: &Edge,
+    signed_in: &SignedIn,
+    device: Option<crate::model::device::Device>,
+    decision: Decision,
+) -> Response {
     let (outcome, title, lines) = match decision {
-        Decision::Approve => ("approved", "Approved", vec!["The device signs in within a few seconds.", "If it was not you who stands in front of it: suspend it now."]),
-        Decision::Deny => ("denied", "Denied", vec!["The device was told no and shows it.", "Nothing is lost: to sign in after all, start again on the device."]),
-        Decision::Report => ("reported", "Reported", vec!["The sign-in was denied, and your report is in the audit log for the security team.", "Whoever sent you here may try again. Don't type codes from messages or calls."]),
+        Decision::Approve => (
+            "approved",
+            "Approved",
+            vec![
+                "The device signs in within a few seconds.",
+                "If it was not you who stands in front of it: suspend it now.",
+            ],
+        ),
+        Decision::Deny => (
+            "denied",
+            "Denied",
+            vec![
+                "The device was told no and shows it.",
+                "Nothing is lost: to sign in after all, start again on the device.",
+            ],
+        ),
+        Decision::Report => (
+            "reported",
+            "Reported",
+            vec![
+                "The sign-in was denied, and your report is in the audit log for the security team.",
+                "Whoever sent you here may try again. Don't type codes from messages or calls.",
+            ],
+        ),
     };
     let done = ApproveDonePage {
         chrome: quiet(edge, signed_in, title).await,

@@ -42,7 +42,9 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
 
 /// `GET /assets/{name}`.
 pub async fn serve(Path(name): Path<String>) -> Response {
-    let found = [&ASSETS.css, &ASSETS.js, &ASSETS.icon].into_iter().find(|asset| asset.href.strip_prefix("/assets/") == Some(&name));
+    let found = [&ASSETS.css, &ASSETS.js, &ASSETS.icon]
+        .into_iter()
+        .find(|asset| asset.href.strip_prefix("/assets/") == Some(&name));
     let Some(asset) = found else { return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response() };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(asset.media_type)),

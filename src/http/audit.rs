@@ -21,7 +21,11 @@ pub struct Position {
 }
 
 /// The page.
-pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, Query(Position { before }): Query<Position>) -> Response {
+pub async fn list(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    Query(Position { before }): Query<Position>,
+) -> Response {
     let records = match edge.broker().audit(&AuditQuery { before, limit: ROWS, ..AuditQuery::default() }).await {
         Ok(records) => records,
         Err(error) => return unavailable(&error),
@@ -41,5 +45,8 @@ pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, Query(Position 
             severity: record.severity.clone(),
         })
         .collect();
-    page(StatusCode::OK, &AuditPage { chrome: chrome(&edge, &signed_in, "Audit", "audit").await, rows, older, verified: None })
+    page(
+        StatusCode::OK,
+        &AuditPage { chrome: chrome(&edge, &signed_in, "Audit", "audit").await, rows, older, verified: None },
+    )
 }

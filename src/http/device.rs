@@ -21,7 +21,13 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 type Body = Result<SmallBody, (StatusCode, &'static str)>;
 
 /// `POST /device_authorization` (RFC 8628 section 3.1).
-pub async fn device_authorization(State(edge): State<Edge>, Peer(peer): Peer, uri: axum::http::Uri, headers: HeaderMap, body: Body) -> Response {
+pub async fn device_authorization(
+    State(edge): State<Edge>,
+    Peer(peer): Peer,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let body = match checked(&uri, &headers, body) {
         Ok(body) => body,
         Err(response) => return response,
@@ -31,7 +37,13 @@ pub async fn device_authorization(State(edge): State<Edge>, Peer(peer): Peer, ur
 }
 
 /// `POST /token` (RFC 6749 section 3.2).
-pub async fn token(State(edge): State<Edge>, Peer(peer): Peer, uri: axum::http::Uri, headers: HeaderMap, body: Body) -> Response {
+pub async fn token(
+    State(edge): State<Edge>,
+    Peer(peer): Peer,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let body = match checked(&uri, &headers, body) {
         Ok(body) => body,
         Err(response) => return response,
@@ -68,15 +80,20 @@ pub async fn metadata(State(edge): State<Edge>) -> Response {
 }
 
 /// The checks of a request that need no broker: a form, of our size, and nothing in the query (A-017).
+#[allow(clippy::result_large_err)] // a response is what both ways end in
 fn checked(uri: &axum::http::Uri, headers: &HeaderMap, body: Body) -> Result<SmallBody, Response> {
-    let invalid = |what: &'static str| answer::<()>(Answer { outcome: Err(OAuthError::InvalidRequest(what.into())), nonce: None, waited: None });
+    let invalid = |what: &'static str| {
+        answer::<()>(Answer { outcome: Err(OAuthError::InvalidRequest(what.into())), nonce: None, waited: None })
+    };
     if uri.query().is_some() {
         return Err(invalid("Parameters belong into the body, not into the query."));
     }
     if !is_form(headers) {
         return Err(invalid("The body must be application/x-www-form-urlencoded."));
     }
-    body.map_err(|(status, what)| (status, [NO_STORE], Json(OAuthError::InvalidRequest(what.into()).body())).into_response())
+    body.map_err(|(status, what)| {
+        (status, [NO_STORE], Json(OAuthError::InvalidRequest(what.into()).body())).into_response()
+    })
 }
 
 fn presented<'a>(headers: &'a HeaderMap, endpoint: &'a str, peer: Option<std::net::IpAddr>) -> Presented<'a> {
@@ -98,7 +115,9 @@ fn preferred_wait(headers: &HeaderMap) -> Option<u32> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split([',', ';']))
         .filter_map(|preference| preference.trim().split_once('='))
-        .find_map(|(name, value)| (name.trim().eq_ignore_ascii_case("wait")).then(|| value.trim().trim_matches('"').parse().ok()).flatten())
+        .find_map(|(name, value)| {
+            (name.trim().eq_ignore_ascii_case("wait")).then(|| value.trim().trim_matches('"').parse().ok()).flatten()
+        })
         .filter(|wait| *wait > 0)
 }
 
@@ -127,7 +146,9 @@ fn answer<T: Serialize>(answer: Answer<T>) -> Response {
 
 fn text(body: &Body) -> Result<&str, PairingError> {
     match body {
-        Ok(SmallBody(bytes)) => std::str::from_utf8(bytes).map(str::trim).map_err(|_| PairingError::Malformed("The body is no JWT.")),
+        Ok(SmallBody(bytes)) => {
+            std::str::from_utf8(bytes).map(str::trim).map_err(|_| PairingError::Malformed("The body is no JWT."))
+        }
         Err((_, what)) => Err(PairingError::Malformed(what)),
     }
 }
@@ -141,7 +162,9 @@ fn pairing_answer(outcome: Result<String, PairingError>) -> Response {
         (status, [NO_STORE], Json(body)).into_response()
     };
     match outcome {
-        Ok(jwt) => ([(header::CONTENT_TYPE, HeaderValue::from_static("application/jwt")), NO_STORE], jwt).into_response(),
+        Ok(jwt) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/jwt")), NO_STORE], jwt).into_response()
+        }
         Err(PairingError::Malformed(what)) => refused(StatusCode::BAD_REQUEST, Some("invalid_request"), what),
         Err(PairingError::Refused) => refused(
             StatusCode::FORBIDDEN,
@@ -149,7 +172,8 @@ fn pairing_answer(outcome: Result<String, PairingError>) -> Response {
             "This pairing was refused. Ask an administrator to open pairing for this device, then start again.",
         ),
         Err(PairingError::Unavailable) => {
-            let mut response = refused(StatusCode::SERVICE_UNAVAILABLE, None, "Temporarily unavailable. Wait, then try again.");
+            let mut response =
+                refused(StatusCode::SERVICE_UNAVAILABLE, None, "Temporarily unavailable. Wait, then try again.");
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             response
         }
@@ -162,7 +186,8 @@ mod tests {
 
     #[test]
     fn the_wait_preference_is_read_as_rfc_7240_says() {
-        let wait = |value: &str| preferred_wait(&HeaderMap::from_iter([("prefer".parse().unwrap(), value.parse().unwrap())]));
+        let wait =
+            |value: &str| preferred_wait(&HeaderMap::from_iter([("prefer".parse().unwrap(), value.parse().unwrap())]));
         assert_eq!(wait("wait=25"), Some(25));
         assert_eq!(wait("respond-async, Wait = 10; x=y"), Some(10));
         assert_eq!(wait("wait=\"7\""), Some(7));

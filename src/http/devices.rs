@@ -8,7 +8,9 @@ use serde::Deserialize;
 use crate::broker::UseCaseError;
 use crate::http::Edge;
 use crate::http::extract::{PageForm, SignedIn};
-use crate::http::present::{chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who};
+use crate::http::present::{
+    chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who,
+};
 use crate::http::views::{DeviceForm, DevicePage, DevicesPage};
 use crate::model::device::{Device, DeviceFacts, PinnedKey};
 use crate::model::kind::Kind;
@@ -30,7 +32,13 @@ pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, Query(Search { 
     render_list(&edge, &signed_in, q.unwrap_or_default(), DeviceForm::default(), Vec::new()).await
 }
 
-async fn render_list(edge: &Edge, signed_in: &SignedIn, query: String, form: DeviceForm, errors: Vec<String>) -> Response {
+async fn render_list(
+    edge: &Edge,
+    signed_in: &SignedIn,
+    query: String,
+    form: DeviceForm,
+    errors: Vec<String>,
+) -> Response {
     let (broker, now) = (edge.broker(), edge.broker().now());
     let found = broker.devices(&DeviceQuery { text: query.clone(), state: None, limit: ROWS }).await;
     let (devices, total) = match found {
@@ -100,11 +108,17 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, errors: Vec<String>
     }
 }
 
-async fn device_page(edge: &Edge, signed_in: &SignedIn, id: &str, errors: Vec<String>) -> Result<DevicePage, UseCaseError> {
+async fn device_page(
+    edge: &Edge,
+    signed_in: &SignedIn,
+    id: &str,
+    errors: Vec<String>,
+) -> Result<DevicePage, UseCaseError> {
     let (broker, now) = (edge.broker(), edge.broker().now());
     let device = broker.device(id).await?;
     let pairings = broker.open_pairings(Some(&device.id)).await?;
-    let records = broker.audit(&AuditQuery { device: Some(device.id.clone()), limit: 50, ..AuditQuery::default() }).await?;
+    let records =
+        broker.audit(&AuditQuery { device: Some(device.id.clone()), limit: 50, ..AuditQuery::default() }).await?;
     let window = broker.window(&WindowSubject::Device(device.id.clone())).await?;
     let site = broker.site(&device.facts.site).await?;
     let facts = device.facts.clone();
@@ -138,7 +152,11 @@ async fn device_page(edge: &Edge, signed_in: &SignedIn, id: &str, errors: Vec<St
 fn policy(kind: &Kind) -> Vec<String> {
     let mut sentences: Vec<String> = kind.scopes.iter().map(|(_, words)| format!("May {words}.")).collect();
     sentences.push(match kind.refresh {
-        Some(policy) => format!("A sign-in lasts up to {}, and ends after {} without use.", span(policy.absolute.as_secs()), span(policy.idle.as_secs())),
+        Some(policy) => format!(
+            "A sign-in lasts up to {}, and ends after {} without use.",
+            span(policy.absolute.as_secs()),
+            span(policy.idle.as_secs())
+        ),
         None => format!("A sign-in lasts {}.", span(kind.access_token_lifetime.as_secs())),
     });
     if kind.confirmation_number {

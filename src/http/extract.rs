@@ -46,7 +46,12 @@ fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) ->
     if !is_trusted(&tcp) {
         return tcp;
     }
-    let hops: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let hops: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
     let mut client = tcp;
     for hop in hops.into_iter().rev() {
         // A hop that is no address was invented by somebody; what stands left of it even more so.
@@ -103,7 +108,9 @@ impl FromRequestParts<Edge> for SignedIn {
             None => None,
         };
         let asked = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        session.map(|session| Self { session, peer }).ok_or_else(|| to_sign_in(asked, parts.method == axum::http::Method::GET))
+        session
+            .map(|session| Self { session, peer })
+            .ok_or_else(|| to_sign_in(asked, parts.method == axum::http::Method::GET))
     }
 }
 
@@ -209,14 +216,22 @@ mod tests {
         for good in ["/approve?user_code=PRN-WDJB-MJHTX", "/pair/AAAA?key=b-_C"] {
             assert!(is_return_path(good), "{good}");
         }
-        for bad in ["//evil.example", "/devices", "https://evil.example/pair/", "/pair/x\r\nSet-Cookie: a=b", "/pair/;x", "/approve?user_code=<script>"] {
+        for bad in [
+            "//evil.example",
+            "/devices",
+            "https://evil.example/pair/",
+            "/pair/x\r\nSet-Cookie: a=b",
+            "/pair/;x",
+            "/approve?user_code=<script>",
+        ] {
             assert!(!is_return_path(bad), "{bad}");
         }
     }
 
     #[test]
     fn cookies_are_found_by_their_whole_name() {
-        let headers = HeaderMap::from_iter([(header::COOKIE, "a=1; __Host-pairgate=abc; x__Host-pairgate=no".parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(header::COOKIE, "a=1; __Host-pairgate=abc; x__Host-pairgate=no".parse().unwrap())]);
         assert_eq!(cookie(&headers, SESSION_COOKIE), Some("abc"));
         assert_eq!(cookie(&headers, "Host-pairgate"), None);
     }

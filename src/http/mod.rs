@@ -53,7 +53,8 @@ impl Edge {
     /// For one broker at one issuer. `stopping` turns true when held answers should end.
     pub fn new(broker: Arc<Broker>, trusted_proxies: Vec<IpNet>, stopping: watch::Receiver<bool>) -> Self {
         let issuer = &broker.endpoints().issuer;
-        let authority = issuer.split_once("://").map_or(issuer.as_str(), |(_, authority)| authority).to_ascii_lowercase();
+        let authority =
+            issuer.split_once("://").map_or(issuer.as_str(), |(_, authority)| authority).to_ascii_lowercase();
         Self(Arc::new(Shared { broker, authority, trusted_proxies, stopping }))
     }
 
@@ -96,9 +97,11 @@ pub fn router(edge: Edge) -> Router {
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.
 async fn only_our_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
-    let host = request.uri().authority().map(|authority| authority.as_str()).or_else(|| {
-        request.headers().get(header::HOST).and_then(|host| host.to_str().ok())
-    });
+    let host = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str())
+        .or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
     let is_ours = host.is_some_and(|host| host.eq_ignore_ascii_case(&edge.0.authority));
     if is_ours && request.headers().get_all(header::HOST).iter().count() <= 1 {
         return next.run(request).await;

@@ -41,7 +41,10 @@ async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, Sto
         refusals: refusals
             .iter()
             .map(|record| {
-                let text = record.device.as_ref().map_or_else(|| sentence(record), |device| format!("{device}: {}", sentence(record)));
+                let text = record
+                    .device
+                    .as_ref()
+                    .map_or_else(|| sentence(record), |device| format!("{device}: {}", sentence(record)));
                 Refusal { at: when(record.at, now), text, alert: record.severity == "alert" }
             })
             .collect(),

@@ -28,8 +28,11 @@ pub async fn list(State(edge): State<Edge>, signed_in: SignedIn) -> Response {
 async fn list_page(edge: &Edge, signed_in: &SignedIn) -> Result<PairListPage, StoreError> {
     let (broker, now) = (edge.broker(), edge.broker().now());
     let pairings = broker.open_pairings(None).await?;
-    let (waiting, unpaired) = broker.devices(&DeviceQuery { state: Some(DeviceState::Registered), limit: 100, ..DeviceQuery::default() }).await?;
-    let label = |device: &Device| broker.kind(&device.facts.kind).map_or(device.facts.kind.clone(), |kind| kind.label.clone());
+    let (waiting, unpaired) = broker
+        .devices(&DeviceQuery { state: Some(DeviceState::Registered), limit: 100, ..DeviceQuery::default() })
+        .await?;
+    let label =
+        |device: &Device| broker.kind(&device.facts.kind).map_or(device.facts.kind.clone(), |kind| kind.label.clone());
     Ok(PairListPage {
         chrome: chrome(edge, signed_in, "Pair", "pair").await,
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
@@ -53,7 +56,9 @@ pub async fn window(State(edge): State<Edge>, form: PageForm) -> Response {
     };
     match outcome.map_err(problems) {
         Ok(()) => Redirect::to("/pair").into_response(),
-        Err(Ok(lines)) => crate::http::present::message(StatusCode::UNPROCESSABLE_ENTITY, "Not done", lines, Some(("/pair", "Back"))),
+        Err(Ok(lines)) => {
+            crate::http::present::message(StatusCode::UNPROCESSABLE_ENTITY, "Not done", lines, Some(("/pair", "Back")))
+        }
         Err(Err(response)) => response,
     }
 }
@@ -65,7 +70,12 @@ pub struct Scanned {
 }
 
 /// `GET /pair/{id}`: changes nothing.
-pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<String>, Query(Scanned { key }): Query<Scanned>) -> Response {
+pub async fn show(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    Path(id): Path<String>,
+    Query(Scanned { key }): Query<Scanned>,
+) -> Response {
     render(&edge, &signed_in, &id, key, Vec::new()).await
 }
 
@@ -94,14 +104,21 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, scanned: Option<Str
                 ready,
                 tries_left: u64::from(MAX_WRONG_DIGITS.saturating_sub(pairing.wrong_digits)),
                 conflict: pairing.conflict,
-                replaces_key: device.key.as_ref().filter(|key| key.jkt != pairing.jkt).map(|key| PinnedKey::short(&key.jkt)),
+                replaces_key: device
+                    .key
+                    .as_ref()
+                    .filter(|key| key.jkt != pairing.jkt)
+                    .map(|key| PinnedKey::short(&key.jkt)),
                 errors,
             };
             page(status, &pair)
         }
-        Err(UseCaseError::NotFound(_)) if !errors.is_empty() => {
-            crate::http::present::message(StatusCode::UNPROCESSABLE_ENTITY, "Not paired", errors, Some(("/pair", "Pairings")))
-        }
+        Err(UseCaseError::NotFound(_)) if !errors.is_empty() => crate::http::present::message(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Not paired",
+            errors,
+            Some(("/pair", "Pairings")),
+        ),
         Err(error) => problems(error).map_or_else(
             |response| response,
             |lines| crate::http::present::message(StatusCode::FORBIDDEN, "Not allowed", lines, Some(("/", "Overview"))),
@@ -131,7 +148,11 @@ fn facts(pairing: &Pairing, device: &Device) -> Vec<Fact> {
         detail: Some(PinnedKey::short(&pairing.jkt)),
     }];
     if !device.facts.serial.is_empty() {
-        facts.push(Fact { state: FactState::Verified, text: "Its serial number is the registered one".into(), detail: Some(device.facts.serial.clone()) });
+        facts.push(Fact {
+            state: FactState::Verified,
+            text: "Its serial number is the registered one".into(),
+            detail: Some(device.facts.serial.clone()),
+        });
     }
     if let Some(peer) = pairing.peer {
         facts.push(Fact { state: FactState::Neutral, text: "Seen from".into(), detail: Some(peer.to_string()) });
@@ -145,7 +166,10 @@ pub async fn decide(State(edge): State<Edge>, Path(id): Path<String>, form: Page
     let key = form.field("key");
     let outcome = match form.field("action").as_str() {
         "pair_by_qr" => broker.confirm_pairing(&caller, &id, &Confirm::Qr(&key)).await.map(|device| (device, true)),
-        "pair_by_number" => broker.confirm_pairing(&caller, &id, &Confirm::Number(&form.field("number"))).await.map(|device| (device, true)),
+        "pair_by_number" => broker
+            .confirm_pairing(&caller, &id, &Confirm::Number(&form.field("number")))
+            .await
+            .map(|device| (device, true)),
         "refuse" => broker.decline_pairing(&caller, &id).await.map(|device| (device, false)),
         _ => return refused_form(),
     };
@@ -158,7 +182,13 @@ pub async fn decide(State(edge): State<Edge>, Path(id): Path<String>, form: Page
 
 async fn done(edge: &Edge, signed_in: &SignedIn, device: &Device, paired: bool) -> Response {
     let left = edge.broker().device_counts().await.map_or(0, |counts| counts.registered);
-    let next = (left > 0).then(|| if left == 1 { "1 device is still to be paired.".into() } else { format!("{left} devices are still to be paired.") });
+    let next = (left > 0).then(|| {
+        if left == 1 {
+            "1 device is still to be paired.".into()
+        } else {
+            format!("{left} devices are still to be paired.")
+        }
+    });
     let message = if paired {
         format!("From now on only this key is {}. The device has been told.", device.id)
     } else {

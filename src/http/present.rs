@@ -89,14 +89,22 @@ pub fn who(actor: &str) -> String {
 
 /// A record in words.
 pub fn sentence(record: &Record) -> String {
-    let words = Event::ALL.iter().find(|event| event.as_str() == record.event).map_or(record.event.as_str(), |event| event.words());
+    let words = Event::ALL
+        .iter()
+        .find(|event| event.as_str() == record.event)
+        .map_or(record.event.as_str(), |event| event.words());
     let place = record.peer.as_deref().map(|peer| format!(" from {peer}")).unwrap_or_default();
     if record.detail.is_empty() { format!("{words}{place}") } else { format!("{words}{place}: {}", record.detail) }
 }
 
 /// A record as an entry of a timeline.
 pub fn timeline_entry(record: &Record, now: Timestamp) -> TimelineEntry {
-    TimelineEntry { at: when(record.at, now), text: sentence(record), actor: who(&record.actor), alert: record.severity == "alert" }
+    TimelineEntry {
+        at: when(record.at, now),
+        text: sentence(record),
+        actor: who(&record.actor),
+        alert: record.severity == "alert",
+    }
 }
 
 /// A row of a device table.
@@ -127,11 +135,14 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
 }
 
 /// What a use case said no to, one line each.
+#[allow(clippy::result_large_err)] // a response is what both ways end in
 pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
     match error {
         UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&line)).collect()),
         UseCaseError::NotAllowed => Ok(vec![capital(&UseCaseError::NotAllowed.to_string())]),
-        UseCaseError::NotFound(what) => Err(message(StatusCode::NOT_FOUND, "Not here", vec![capital(&what)], Some(("/", "Overview")))),
+        UseCaseError::NotFound(what) => {
+            Err(message(StatusCode::NOT_FOUND, "Not here", vec![capital(&what)], Some(("/", "Overview"))))
+        }
         UseCaseError::Store(error) => Err(unavailable(&error)),
         UseCaseError::Secret(error) => Err(unavailable(&error)),
     }
@@ -153,7 +164,8 @@ pub fn message(status: StatusCode, heading: &str, lines: Vec<String>, action: Op
 /// The database did not answer.
 pub fn unavailable(error: &dyn std::error::Error) -> Response {
     tracing::error!(%error, "a page could not be served");
-    let lines = vec!["The database did not answer.".into(), "Nothing was changed. Wait a moment, then try again.".into()];
+    let lines =
+        vec!["The database did not answer.".into(), "Nothing was changed. Wait a moment, then try again.".into()];
     let mut response = message(StatusCode::SERVICE_UNAVAILABLE, "Not available just now", lines, None);
     response.headers_mut().insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
     response
@@ -161,7 +173,10 @@ pub fn unavailable(error: &dyn std::error::Error) -> Response {
 
 /// A form that no page of this session sent.
 pub fn refused_form() -> Response {
-    let lines = vec!["This form did not come from a page of yours, or the page was old.".into(), "Nothing was changed. Open the page again.".into()];
+    let lines = vec![
+        "This form did not come from a page of yours, or the page was old.".into(),
+        "Nothing was changed. Open the page again.".into(),
+    ];
     message(StatusCode::FORBIDDEN, "Not accepted", lines, Some(("/", "Overview")))
 }
 
@@ -184,7 +199,14 @@ mod tests {
     #[test]
     fn times_are_said_as_people_say_them() {
         let now = Timestamp::from_millis(1_795_498_812_345);
-        for (back, said) in [(0, "just now"), (20, "20 seconds ago"), (90, "2 minutes ago"), (3600, "60 minutes ago"), (7200, "2 hours ago"), (86_400 * 3, "3 days ago")] {
+        for (back, said) in [
+            (0, "just now"),
+            (20, "20 seconds ago"),
+            (90, "2 minutes ago"),
+            (3600, "60 minutes ago"),
+            (7200, "2 hours ago"),
+            (86_400 * 3, "3 days ago"),
+        ] {
             assert_eq!(when(now.minus(Duration::from_secs(back)), now).relative, said);
         }
         assert_eq!(when(now.plus(Duration::from_secs(240)), now).relative, "in 4 minutes");

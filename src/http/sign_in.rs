@@ -41,7 +41,12 @@ fn render(sign_in: SignInPage) -> Response {
 }
 
 /// `POST /sign-in`: spends the link.
-pub async fn sign_in(State(edge): State<Edge>, Peer(peer): Peer, headers: HeaderMap, body: Result<SmallBody, (StatusCode, &'static str)>) -> Response {
+pub async fn sign_in(
+    State(edge): State<Edge>,
+    Peer(peer): Peer,
+    headers: HeaderMap,
+    body: Result<SmallBody, (StatusCode, &'static str)>,
+) -> Response {
     let SmallBody(body) = match body {
         Ok(body) => body,
         Err(refused) => return refused.into_response(),
@@ -56,7 +61,9 @@ pub async fn sign_in(State(edge): State<Edge>, Peer(peer): Peer, headers: Header
             set_cookie(&mut response, &format!("{RETURN_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
             response
         }
-        Ok(None) => render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()) }),
+        Ok(None) => {
+            render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()) })
+        }
         Err(error) => unavailable(&error),
     }
 }

@@ -159,17 +159,32 @@ impl Record {
     /// Without the chain, whoever can write to the database can take out one line unseen.
     pub fn hash(&self, previous: &Bytes32) -> Bytes32 {
         // A JSON array of all fields is unambiguous: no field can bleed into the next.
-        let fields = serde_json::json!([self.id, self.at, self.event, self.severity, self.actor, self.device, self.peer, self.detail]);
+        let fields = serde_json::json!([
+            self.id,
+            self.at,
+            self.event,
+            self.severity,
+            self.actor,
+            self.device,
+            self.peer,
+            self.detail
+        ]);
         sha256(&[b"pairgate audit v1", previous, fields.to_string().as_bytes()])
     }
 }
 
 /// Makes text from outside fit for one line of a log: control characters become `\u{…}`, and it is cut at 200 characters.
 pub fn one_line(text: &str) -> String {
-    let is_risky = |character: char| character.is_control() || matches!(u32::from(character), 0x202A..=0x202E | 0x2066..=0x2069 | 0x200B..=0x200F);
+    let is_risky = |character: char| {
+        character.is_control() || matches!(u32::from(character), 0x202A..=0x202E | 0x2066..=0x2069 | 0x200B..=0x200F)
+    };
     text.chars()
         .take(200)
-        .map(|character| if is_risky(character) { format!("\\u{{{:x}}}", u32::from(character)) } else { character.to_string() })
+        .map(
+            |character| {
+                if is_risky(character) { format!("\\u{{{:x}}}", u32::from(character)) } else { character.to_string() }
+            },
+        )
         .collect()
 }
 
@@ -188,13 +203,24 @@ mod tests {
     #[test]
     fn every_field_and_the_predecessor_count_in_the_hash() {
         let record = Record {
-            id: 1, at: Timestamp::from_millis(5), event: "a".into(), severity: "info".into(), actor: "b".into(), device: None, peer: None, detail: "c".into(),
+            id: 1,
+            at: Timestamp::from_millis(5),
+            event: "a".into(),
+            severity: "info".into(),
+            actor: "b".into(),
+            device: None,
+            peer: None,
+            detail: "c".into(),
         };
         let base = record.hash(&GENESIS);
         let changed = [
-            Record { id: 2, ..record.clone() }, Record { at: Timestamp::from_millis(6), ..record.clone() }, Record { event: "x".into(), ..record.clone() },
-            Record { severity: "alert".into(), ..record.clone() }, Record { actor: "x".into(), ..record.clone() },
-            Record { device: Some(String::new()), ..record.clone() }, Record { peer: Some("x".into()), ..record.clone() },
+            Record { id: 2, ..record.clone() },
+            Record { at: Timestamp::from_millis(6), ..record.clone() },
+            Record { event: "x".into(), ..record.clone() },
+            Record { severity: "alert".into(), ..record.clone() },
+            Record { actor: "x".into(), ..record.clone() },
+            Record { device: Some(String::new()), ..record.clone() },
+            Record { peer: Some("x".into()), ..record.clone() },
             Record { detail: "d".into(), ..record.clone() },
         ];
         for other in changed {

@@ -152,8 +152,15 @@ mod tests {
     fn device_transitions_are_these_and_no_others() {
         use DeviceState::{Active, Registered, Retired, Suspended};
         let legal = [
-            (Registered, Active), (Registered, Suspended), (Registered, Retired), (Active, Active), (Active, Suspended), (Active, Retired),
-            (Suspended, Active), (Suspended, Registered), (Suspended, Retired),
+            (Registered, Active),
+            (Registered, Suspended),
+            (Registered, Retired),
+            (Active, Active),
+            (Active, Suspended),
+            (Active, Retired),
+            (Suspended, Active),
+            (Suspended, Registered),
+            (Suspended, Retired),
         ];
         for from in DeviceState::ALL {
             for to in DeviceState::ALL {

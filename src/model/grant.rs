@@ -57,7 +57,10 @@ impl GrantState {
     /// The legal transitions. The first terminal state wins, and nothing leads back.
     pub const fn may_become(self, next: Self) -> bool {
         use GrantState::{Approved, Denied, Pending, Redeemed, Revoked};
-        matches!((self, next), (Pending, Approved | Denied | Revoked) | (Approved, Redeemed | Denied | Revoked) | (Redeemed, Revoked))
+        matches!(
+            (self, next),
+            (Pending, Approved | Denied | Revoked) | (Approved, Redeemed | Denied | Revoked) | (Redeemed, Revoked)
+        )
     }
 }
 
@@ -163,9 +166,22 @@ mod tests {
 
     fn grant(state: GrantState) -> Grant {
         Grant {
-            id: GrantId(1), device_row: 1, state, jkt: [0; 32], device_code_hash: [0; 32], user_code_hash: [0; 32], scope: Scope::default(), resource: String::new(),
-            created_at: Timestamp::from_millis(0), expires_at: Timestamp::from_millis(300_000), interval: INTERVAL, peer: None, claim: None,
-            wrong_numbers: 0, decided_by: None, refresh: None,
+            id: GrantId(1),
+            device_row: 1,
+            state,
+            jkt: [0; 32],
+            device_code_hash: [0; 32],
+            user_code_hash: [0; 32],
+            scope: Scope::default(),
+            resource: String::new(),
+            created_at: Timestamp::from_millis(0),
+            expires_at: Timestamp::from_millis(300_000),
+            interval: INTERVAL,
+            peer: None,
+            claim: None,
+            wrong_numbers: 0,
+            decided_by: None,
+            refresh: None,
         }
     }
 
@@ -173,7 +189,13 @@ mod tests {
     fn grant_transitions_are_these_and_no_others() {
         use GrantState::{Approved, Denied, Pending, Redeemed, Revoked};
         let legal = [
-            (Pending, Approved), (Pending, Denied), (Pending, Revoked), (Approved, Redeemed), (Approved, Denied), (Approved, Revoked), (Redeemed, Revoked),
+            (Pending, Approved),
+            (Pending, Denied),
+            (Pending, Revoked),
+            (Approved, Redeemed),
+            (Approved, Denied),
+            (Approved, Revoked),
+            (Redeemed, Revoked),
         ];
         for from in GrantState::ALL {
             assert_eq!(GrantState::parse(from.as_str()), Some(from));
@@ -187,9 +209,14 @@ mod tests {
     fn expiry_holds_to_the_millisecond_and_for_approved_codes_too_a_038() {
         let pending = Standing::Pending { confirmation_number: None };
         for (state, at, expected) in [
-            (GrantState::Pending, 299_999, pending), (GrantState::Pending, 300_000, Standing::Expired), (GrantState::Pending, 300_001, Standing::Expired),
-            (GrantState::Approved, 299_999, Standing::Approved), (GrantState::Approved, 300_000, Standing::Expired),
-            (GrantState::Denied, 300_000, Standing::Denied), (GrantState::Redeemed, 1, Standing::Gone), (GrantState::Revoked, 1, Standing::Gone),
+            (GrantState::Pending, 299_999, pending),
+            (GrantState::Pending, 300_000, Standing::Expired),
+            (GrantState::Pending, 300_001, Standing::Expired),
+            (GrantState::Approved, 299_999, Standing::Approved),
+            (GrantState::Approved, 300_000, Standing::Expired),
+            (GrantState::Denied, 300_000, Standing::Denied),
+            (GrantState::Redeemed, 1, Standing::Gone),
+            (GrantState::Revoked, 1, Standing::Gone),
         ] {
             assert_eq!(grant(state).standing(Timestamp::from_millis(at)), expected, "{state:?} at {at}");
         }

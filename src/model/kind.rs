@@ -12,8 +12,20 @@ pub const MAX_CODE_LIFETIME: Duration = Duration::from_secs(600);
 /// Rights that no device may ever be given, whatever a kind's configuration says: reading or sending people's mail and chats, files of others,
 /// the directory (S-08 to S-10).
 const DENIED_SCOPES: [&str; 14] = [
-    "mail.read", "mail.readwrite", "mail.send", "chat.read", "chat.readwrite", "chat.send", "chatmessage.send", "channelmessage.send",
-    "files.read.all", "files.readwrite.all", "sites.read.all", "directory.read.all", "user.read.all", "offline_access",
+    "mail.read",
+    "mail.readwrite",
+    "mail.send",
+    "chat.read",
+    "chat.readwrite",
+    "chat.send",
+    "chatmessage.send",
+    "channelmessage.send",
+    "files.read.all",
+    "files.readwrite.all",
+    "sites.read.all",
+    "directory.read.all",
+    "user.read.all",
+    "offline_access",
 ];
 
 /// What devices of one kind may have, and what an approval needs.
@@ -67,23 +79,51 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Kind {
     /// `printer`, `tv` and `console`.
     pub fn built_in() -> Vec<Self> {
-        let kind = |id: &str, label: &str, prefix: &str, scopes: &[(&str, &str)], idle: Duration, absolute: Duration| Self {
-            id: id.into(),
-            label: label.into(),
-            prefix: prefix.into(),
-            scopes: scopes.iter().map(|(scope, words)| ((*scope).into(), (*words).into())).collect(),
-            resources: vec![DEFAULT_RESOURCE.into()],
-            code_lifetime: Duration::from_secs(300),
-            access_token_lifetime: Duration::from_secs(600),
-            refresh: Some(RefreshPolicy { idle, absolute }),
-            confirmation_number: true,
-            site_network: false,
-            codes_per_hour: 60,
-        };
+        let kind =
+            |id: &str, label: &str, prefix: &str, scopes: &[(&str, &str)], idle: Duration, absolute: Duration| Self {
+                id: id.into(),
+                label: label.into(),
+                prefix: prefix.into(),
+                scopes: scopes.iter().map(|(scope, words)| ((*scope).into(), (*words).into())).collect(),
+                resources: vec![DEFAULT_RESOURCE.into()],
+                code_lifetime: Duration::from_secs(300),
+                access_token_lifetime: Duration::from_secs(600),
+                refresh: Some(RefreshPolicy { idle, absolute }),
+                confirmation_number: true,
+                site_network: false,
+                codes_per_hour: 60,
+            };
         vec![
-            kind("printer", "printer", "PRN", &[("scan.write", "put scans into the scan folder"), ("print.read", "fetch print jobs that were sent to it")], 2 * HOUR, 8 * HOUR),
-            kind("tv", "TV", "TVX", &[("signage.read", "show the organisation's pictures and videos"), ("room-calendar.read", "show when this room is free")], 24 * HOUR, 24 * 30 * HOUR),
-            kind("console", "console", "CNS", &[("session.start", "start sessions of the room's applications")], 2 * HOUR, 12 * HOUR),
+            kind(
+                "printer",
+                "printer",
+                "PRN",
+                &[
+                    ("scan.write", "put scans into the scan folder"),
+                    ("print.read", "fetch print jobs that were sent to it"),
+                ],
+                2 * HOUR,
+                8 * HOUR,
+            ),
+            kind(
+                "tv",
+                "TV",
+                "TVX",
+                &[
+                    ("signage.read", "show the organisation's pictures and videos"),
+                    ("room-calendar.read", "show when this room is free"),
+                ],
+                24 * HOUR,
+                24 * 30 * HOUR,
+            ),
+            kind(
+                "console",
+                "console",
+                "CNS",
+                &[("session.start", "start sessions of the room's applications")],
+                2 * HOUR,
+                12 * HOUR,
+            ),
         ]
     }
 
@@ -97,15 +137,20 @@ impl Kind {
             return refuse(format!("prefix '{}' must be three letters A-Z", self.prefix));
         }
         if let Some((scope, _)) = self.scopes.iter().find(|(scope, _)| is_denied(scope)) {
-            return refuse(format!("scope '{scope}' gives access to people's mail, chats, files or directory; no device may have it"));
+            return refuse(format!(
+                "scope '{scope}' gives access to people's mail, chats, files or directory; no device may have it"
+            ));
         }
-        if let Some((scope, _)) = self.scopes.iter().find(|(scope, _)| scope.contains(' ') || Scope::parse(scope).is_none()) {
+        if let Some((scope, _)) =
+            self.scopes.iter().find(|(scope, _)| scope.contains(' ') || Scope::parse(scope).is_none())
+        {
             return refuse(format!("scope '{scope}' has characters that scopes can't have (RFC 6749 section 3.3)"));
         }
         if self.scopes.is_empty() || self.resources.is_empty() {
             return refuse("needs at least one scope and one resource".into());
         }
-        if let Some(resource) = self.resources.iter().find(|text| url::Url::parse(text).is_err() || text.contains('#')) {
+        if let Some(resource) = self.resources.iter().find(|text| url::Url::parse(text).is_err() || text.contains('#'))
+        {
             return refuse(format!("resource '{resource}' must be an absolute URI without fragment (RFC 8707)"));
         }
         if self.code_lifetime < Duration::from_secs(60) || self.code_lifetime > MAX_CODE_LIFETIME {
@@ -115,7 +160,9 @@ impl Kind {
             return refuse("access_token_lifetime must be 60 to 3600 seconds".into());
         }
         if !self.confirmation_number && !self.site_network {
-            return refuse("without confirmation_number the device must be on its site's network: set site_network = true".into());
+            return refuse(
+                "without confirmation_number the device must be on its site's network: set site_network = true".into(),
+            );
         }
         Ok(self)
     }
@@ -133,7 +180,9 @@ impl Kind {
 
 fn is_denied(scope: &str) -> bool {
     let name = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
-    DENIED_SCOPES.iter().any(|denied| name == *denied || name.strip_prefix(denied).is_some_and(|rest| rest.starts_with('.')))
+    DENIED_SCOPES
+        .iter()
+        .any(|denied| name == *denied || name.strip_prefix(denied).is_some_and(|rest| rest.starts_with('.')))
 }
 
 #[cfg(test)]
@@ -153,7 +202,8 @@ mod tests {
 
     #[test]
     fn dangerous_or_senseless_policies_are_refused_at_start_a_040() {
-        let rows: [(&str, fn(&mut Kind)); 9] = [
+        type Change = fn(&mut Kind);
+        let rows: [(&str, Change); 9] = [
             ("mail", |kind| kind.scopes.push(("https://graph.microsoft.com/Mail.Read.Shared".into(), "x".into()))),
             ("offline_access", |kind| kind.scopes.push(("offline_access".into(), "x".into()))),
             ("space", |kind| kind.scopes.push(("a b".into(), "x".into()))),

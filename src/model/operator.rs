@@ -84,10 +84,17 @@ mod tests {
 
     #[test]
     fn roles_may_what_the_table_says() {
-        for (role, pair, approve, administer) in
-            [(Role::Viewer, false, false, false), (Role::Technician, true, false, false), (Role::Approver, true, true, false), (Role::Admin, true, true, true)]
-        {
-            assert_eq!((role.may_pair(), role.may_approve(), role.may_administer()), (pair, approve, administer), "{role:?}");
+        for (role, pair, approve, administer) in [
+            (Role::Viewer, false, false, false),
+            (Role::Technician, true, false, false),
+            (Role::Approver, true, true, false),
+            (Role::Admin, true, true, true),
+        ] {
+            assert_eq!(
+                (role.may_pair(), role.may_approve(), role.may_administer()),
+                (pair, approve, administer),
+                "{role:?}"
+            );
             assert_eq!(Role::parse(role.as_str()), Some(role));
         }
     }

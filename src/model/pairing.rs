@@ -152,8 +152,10 @@ mod tests {
         let base = comparison_code(&[1; 32], &[2; 32], &[3; 32], &[4; 32]);
         assert_eq!(base.len(), 6);
         let others = [
-            comparison_code(&[9; 32], &[2; 32], &[3; 32], &[4; 32]), comparison_code(&[1; 32], &[9; 32], &[3; 32], &[4; 32]),
-            comparison_code(&[1; 32], &[2; 32], &[9; 32], &[4; 32]), comparison_code(&[1; 32], &[2; 32], &[3; 32], &[9; 32]),
+            comparison_code(&[9; 32], &[2; 32], &[3; 32], &[4; 32]),
+            comparison_code(&[1; 32], &[9; 32], &[3; 32], &[4; 32]),
+            comparison_code(&[1; 32], &[2; 32], &[9; 32], &[4; 32]),
+            comparison_code(&[1; 32], &[2; 32], &[3; 32], &[9; 32]),
         ];
         assert!(others.iter().all(|other| *other != base));
         assert_ne!(commitment(&[1; 32], &[2; 32]), commitment(&[1; 32], &[3; 32]));

@@ -21,7 +21,8 @@ pub struct Site {
 impl Site {
     /// Is the address one of this site's? `None` if nobody has said which networks it has.
     pub fn has_address(&self, address: IpAddr) -> Option<bool> {
-        (!self.networks.is_empty()).then(|| self.networks.iter().any(|network| network.contains(&address.to_canonical())))
+        (!self.networks.is_empty())
+            .then(|| self.networks.iter().any(|network| network.contains(&address.to_canonical())))
     }
 }
 
@@ -31,7 +32,11 @@ mod tests {
 
     #[test]
     fn addresses_belong_to_a_site_by_its_networks() {
-        let site = Site { id: "default".into(), name: "HQ".into(), networks: vec!["10.2.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()] };
+        let site = Site {
+            id: "default".into(),
+            name: "HQ".into(),
+            networks: vec!["10.2.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        };
         assert_eq!(site.has_address("10.2.14.31".parse().unwrap()), Some(true));
         assert_eq!(site.has_address("::ffff:10.2.14.31".parse().unwrap()), Some(true), "IPv4 in IPv6 clothing");
         assert_eq!(site.has_address("203.0.113.9".parse().unwrap()), Some(false));

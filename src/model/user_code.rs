@@ -45,7 +45,8 @@ impl UserCode {
             None => &letters,
         };
         let code: [u8; RANDOM_LETTERS + 1] = code.as_bytes().try_into().ok()?;
-        let is_ours = code.iter().all(|letter| ALPHABET.contains(letter)) && code[RANDOM_LETTERS] == check_letter(&code[..RANDOM_LETTERS]);
+        let is_ours = code.iter().all(|letter| ALPHABET.contains(letter))
+            && code[RANDOM_LETTERS] == check_letter(&code[..RANDOM_LETTERS]);
         is_ours.then_some(Self(code))
     }
 
@@ -100,10 +101,20 @@ mod tests {
     fn every_spelling_of_a_code_is_that_code_a_039() {
         let code = UserCode::mint(&Random::seeded("spelling")).unwrap();
         let shown = code.display("PRN");
-        let wide: String = shown.chars().map(|c| if c.is_ascii_uppercase() { char::from_u32(u32::from(c) + 0xFEE0).unwrap() } else { c }).collect();
+        let wide: String = shown
+            .chars()
+            .map(|c| if c.is_ascii_uppercase() { char::from_u32(u32::from(c) + 0xFEE0).unwrap() } else { c })
+            .collect();
         for spelling in [
-            shown.clone(), shown.to_lowercase(), shown.replace('-', ""), shown.replace('-', " "), shown.replace('-', "–"), format!(" {shown}\t"),
-            shown[4..].to_owned(), shown[4..].replace('-', "").to_lowercase(), wide,
+            shown.clone(),
+            shown.to_lowercase(),
+            shown.replace('-', ""),
+            shown.replace('-', " "),
+            shown.replace('-', "–"),
+            format!(" {shown}\t"),
+            shown[4..].to_owned(),
+            shown[4..].replace('-', "").to_lowercase(),
+            wide,
         ] {
             assert_eq!(UserCode::parse_any(&spelling, PREFIXES).as_ref(), Some(&code), "{spelling}");
         }
@@ -112,7 +123,19 @@ mod tests {
     #[test]
     fn codes_of_others_and_hostile_text_are_not_ours() {
         let long = "B".repeat(200);
-        for foreign in ["A1B2C3D4E", "WDJB-MJHT", "123 456 789", "987654321", "ABCD-1234", "", "-", "<script>", "PRN-", long.as_str(), "PRN-AAAA-AAAAA"] {
+        for foreign in [
+            "A1B2C3D4E",
+            "WDJB-MJHT",
+            "123 456 789",
+            "987654321",
+            "ABCD-1234",
+            "",
+            "-",
+            "<script>",
+            "PRN-",
+            long.as_str(),
+            "PRN-AAAA-AAAAA",
+        ] {
             assert_eq!(UserCode::parse_any(foreign, PREFIXES), None, "{foreign}");
         }
     }

@@ -117,7 +117,9 @@ impl OAuthError {
             Self::InvalidClient => "This device is not enrolled with this key. Pair it first.",
             Self::UnauthorizedClient => "This device may not sign in now. Ask an administrator.",
             Self::InvalidScope => "This scope is not allowed for devices of this kind.",
-            Self::InvalidTarget => "This resource is unknown, not allowed for devices of this kind, or there is more than one.",
+            Self::InvalidTarget => {
+                "This resource is unknown, not allowed for devices of this kind, or there is more than one."
+            }
             Self::InvalidGrant => "This code or token is not valid. Start again.",
             Self::UnsupportedGrantType => "Only the device code and the refresh token grants are served.",
             Self::AuthorizationPending { .. } => "Nobody has decided yet. Poll again after the interval.",

@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn repeated_parameters_are_refused_a_017() {
-        for body in ["client_id=a&client_id=b", "client_id=a&client_id=a", "x=1&x=2", "client_id=a&client%5Fid=b", "a=&a="] {
+        for body in
+            ["client_id=a&client_id=b", "client_id=a&client_id=a", "x=1&x=2", "client_id=a&client%5Fid=b", "a=&a="]
+        {
             assert!(matches!(Form::parse(body.as_bytes()), Err(OAuthError::InvalidRequest(_))), "{body}");
         }
         assert_eq!(Form::parse(b"resource=a&resource=b").unwrap_err(), OAuthError::InvalidTarget);
@@ -67,7 +69,10 @@ mod tests {
         let form = Form::parse(b"scope=&client_id=abc&foo=bar").unwrap();
         assert_eq!(form.get("scope"), None);
         assert_eq!(form.require("client_id").unwrap(), "abc");
-        assert_eq!(form.require("device_code").unwrap_err(), OAuthError::InvalidRequest("The parameter device_code is missing.".into()));
+        assert_eq!(
+            form.require("device_code").unwrap_err(),
+            OAuthError::InvalidRequest("The parameter device_code is missing.".into())
+        );
     }
 
     #[test]

@@ -92,7 +92,13 @@ impl PublicKey {
         match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("EC", Some("P-256")) => {
                 let y = coordinate(&jwk.y).ok_or(wrong)?;
-                let jkt = sha256(&[br#"{"crv":"P-256","kty":"EC","x":""#, x.as_bytes(), br#"","y":""#, y.as_bytes(), br#""}"#]);
+                let jkt = sha256(&[
+                    br#"{"crv":"P-256","kty":"EC","x":""#,
+                    x.as_bytes(),
+                    br#"","y":""#,
+                    y.as_bytes(),
+                    br#""}"#,
+                ]);
                 let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|_| wrong)?;
                 Ok(Self { algorithm: Algorithm::Es256, x, y, decoding, jkt })
             }
@@ -283,7 +289,8 @@ impl SigningKey {
         }
         let claims = serde_json::to_vec(claims).map_err(|_| failed)?;
         let mut jwt = format!("{}.{}", b64u(header.to_string().as_bytes()), b64u(&claims));
-        let signature = jsonwebtoken::crypto::sign(jwt.as_bytes(), &self.encoding, LibraryAlgorithm::ES256).map_err(|_| failed)?;
+        let signature =
+            jsonwebtoken::crypto::sign(jwt.as_bytes(), &self.encoding, LibraryAlgorithm::ES256).map_err(|_| failed)?;
         jwt.push('.');
         jwt.push_str(&signature);
         Ok(jwt)
@@ -314,7 +321,8 @@ mod tests {
 
     fn forged(header: &serde_json::Value, claims: &str, signer: &SigningKey) -> String {
         let input = format!("{}.{}", b64u(header.to_string().as_bytes()), b64u(claims.as_bytes()));
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &signer.encoding, LibraryAlgorithm::ES256).unwrap();
+        let signature =
+            jsonwebtoken::crypto::sign(input.as_bytes(), &signer.encoding, LibraryAlgorithm::ES256).unwrap();
         format!("{input}.{signature}")
     }
 
@@ -343,7 +351,12 @@ mod tests {
             with("jwk", changed)
         };
         let good = r#"{"jti":"one"}"#;
-        assert!(UnverifiedJwt::<Claims>::parse(&forged(&with("typ", "test+jwt".into()), good, &signer), "test+jwt").unwrap().verify().is_ok());
+        assert!(
+            UnverifiedJwt::<Claims>::parse(&forged(&with("typ", "test+jwt".into()), good, &signer), "test+jwt")
+                .unwrap()
+                .verify()
+                .is_ok()
+        );
         let rows = [
             ("alg none", with("alg", "none".into()), good),
             ("alg HS256 with the public key", with("alg", "HS256".into()), good),
@@ -394,7 +407,9 @@ mod tests {
     /// RFC 8037 appendix A.3: thumbprint of the Ed25519 example key.
     #[test]
     fn thumbprints_are_those_of_the_rfcs() {
-        let ed = PublicKey::from_json(r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#).unwrap();
+        let ed =
+            PublicKey::from_json(r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#)
+                .unwrap();
         assert_eq!(b64u(&ed.jkt()), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         // RFC 9449 section 6.1: the DPoP example key.
         let ec = PublicKey::from_json(r#"{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"}"#).unwrap();

@@ -49,7 +49,11 @@ pub fn forms(html: &str) -> Vec<Form> {
             ("form", false) => {
                 is_inside = true;
                 let method = tag.attribute("method").unwrap_or_default().to_owned();
-                forms.push(Form { action: tag.attribute("action").unwrap_or_default().to_owned(), method, fields: Vec::new() });
+                forms.push(Form {
+                    action: tag.attribute("action").unwrap_or_default().to_owned(),
+                    method,
+                    fields: Vec::new(),
+                });
             }
             ("input" | "button", false) if is_inside => {
                 if let (Some(form), Some(name)) = (forms.last_mut(), tag.attribute("name")) {

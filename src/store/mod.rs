@@ -196,7 +196,11 @@ pub trait PairingStore: Send + Sync {
     /// When an open window closes.
     async fn window(&self, subject: &WindowSubject, now: Timestamp) -> Result<Option<Timestamp>>;
     /// Stores a pairing, or says why not. A refusal stores nothing; its record is the caller's, who bounds how many there are.
-    async fn request_pairing(&self, new: &NewPairing, context: &Context) -> Result<std::result::Result<(), PairingRefusal>>;
+    async fn request_pairing(
+        &self,
+        new: &NewPairing,
+        context: &Context,
+    ) -> Result<std::result::Result<(), PairingRefusal>>;
     /// A pairing with its device.
     async fn pairing(&self, id: &PairingId) -> Result<Option<PairingOfDevice>>;
     /// All that wait at `now`, oldest first; of one device, if given.
@@ -320,13 +324,25 @@ pub trait GrantStore: Send + Sync {
     /// Adds 5 s to the interval, up to 60 s, for good.
     async fn slow_down(&self, id: GrantId) -> Result<()>;
     /// Gives the pending grant to this approver. Repeating it by the same approver sets the new number.
-    async fn claim_grant(&self, id: GrantId, by: OperatorId, confirmation_number: Option<&str>, context: &Context) -> Result<ClaimOutcome>;
+    async fn claim_grant(
+        &self,
+        id: GrantId,
+        by: OperatorId,
+        confirmation_number: Option<&str>,
+        context: &Context,
+    ) -> Result<ClaimOutcome>;
     /// Decides a pending grant that is this approver's. `false` if it is not (any more).
     async fn decide_grant(&self, id: GrantId, by: OperatorId, decision: Decision, context: &Context) -> Result<bool>;
     /// Counts a wrong number of this approver's, and denies the grant at the limit. Tries left; `None` if it is not pending any more.
     async fn record_wrong_number(&self, id: GrantId, by: OperatorId, context: &Context) -> Result<Option<u8>>;
     /// approved → redeemed, once, for this key, if the device is active with this key, the codes live, and the approver may still approve.
-    async fn redeem_grant(&self, id: GrantId, jkt: &Bytes32, refresh: Option<(Bytes32, RefreshPolicy)>, context: &Context) -> Result<Redemption>;
+    async fn redeem_grant(
+        &self,
+        id: GrantId,
+        jkt: &Bytes32,
+        refresh: Option<(Bytes32, RefreshPolicy)>,
+        context: &Context,
+    ) -> Result<Redemption>;
     /// Ends a sign-in whose tokens are out, for a reason that is an event. `false` if there was nothing to end.
     async fn revoke_grant(&self, id: GrantId, event: Event, detail: &str, context: &Context) -> Result<bool>;
     /// Exchanges the present refresh token for its successor, for this key. `policy` is the kind's as of now.
@@ -359,7 +375,13 @@ pub trait OperatorStore: Send + Sync {
     /// Whose unused link this is.
     async fn link(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<Operator>>;
     /// Spends a link, once, and opens a session. `None` if it is spent, too old or wrong.
-    async fn use_link(&self, link: &Bytes32, session: &Bytes32, ends_at: Timestamp, context: &Context) -> Result<Option<Operator>>;
+    async fn use_link(
+        &self,
+        link: &Bytes32,
+        session: &Bytes32,
+        ends_at: Timestamp,
+        context: &Context,
+    ) -> Result<Option<Operator>>;
     /// Whose session this is, if it lives: not ended, neither idle nor too old, the person not disabled. Also when it was last written as seen.
     async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<(Operator, Timestamp)>>;
     /// Marks it as used.

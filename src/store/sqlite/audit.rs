@@ -13,7 +13,13 @@ use crate::store::{AuditQuery, AuditStore, AuditVerdict, Result};
 const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
 
 /// Appends one record to the chain, inside the transaction of the change that it records.
-pub(super) fn append(connection: &Connection, event: Event, device: Option<&str>, detail: &str, context: &Context) -> rusqlite::Result<()> {
+pub(super) fn append(
+    connection: &Connection,
+    event: Event,
+    device: Option<&str>,
+    detail: &str,
+    context: &Context,
+) -> rusqlite::Result<()> {
     let last = first(connection, "SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1", [], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, Bytes32>(1)?))
     })?;
@@ -32,7 +38,17 @@ pub(super) fn append(connection: &Connection, event: Event, device: Option<&str>
     change(
         connection,
         "INSERT INTO audit (id, at, event, severity, actor, device, peer, detail, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        params![record.id, record.at.millis(), record.event, record.severity, record.actor, record.device, record.peer, record.detail, hash],
+        params![
+            record.id,
+            record.at.millis(),
+            record.event,
+            record.severity,
+            record.actor,
+            record.device,
+            record.peer,
+            record.detail,
+            hash
+        ],
     )?;
     Ok(())
 }
@@ -63,7 +79,10 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
 impl AuditStore for SqliteStore {
     async fn record(&self, event: Event, device: Option<&DeviceId>, detail: &str, context: &Context) -> Result<()> {
         let (device, detail, context) = (device.cloned(), detail.to_owned(), context.clone());
-        self.write(move |connection| append(connection, event, device.as_ref().map(DeviceId::as_str), &detail, &context)).await
+        self.write(move |connection| {
+            append(connection, event, device.as_ref().map(DeviceId::as_str), &detail, &context)
+        })
+        .await
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>> {
@@ -109,7 +128,9 @@ impl AuditStore for SqliteStore {
             while let Some(row) = rows.next()? {
                 // A field of another type than this program writes is a bad entry, not a failure of the check.
                 let entry = record(row).and_then(|entry| Ok((entry, row.get::<_, Bytes32>(8)?)));
-                let is_good = entry.as_ref().is_ok_and(|(entry, hash)| entry.id == verdict.records + 1 && entry.hash(&verdict.head) == *hash);
+                let is_good = entry
+                    .as_ref()
+                    .is_ok_and(|(entry, hash)| entry.id == verdict.records + 1 && entry.hash(&verdict.head) == *hash);
                 let Ok((_, hash)) = entry else {
                     verdict.first_bad = Some(verdict.records + 1);
                     break;
@@ -138,7 +159,9 @@ impl AuditStore for SqliteStore {
 
     async fn signing_keys(&self) -> Result<Vec<(String, Vec<u8>)>> {
         self.read(|connection| {
-            all(connection, "SELECT kid, sealed FROM signing_keys ORDER BY created_at DESC", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            all(connection, "SELECT kid, sealed FROM signing_keys ORDER BY created_at DESC", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
         })
     }
 

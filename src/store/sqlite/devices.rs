@@ -65,12 +65,21 @@ pub(super) fn revoke_grants(connection: &Connection, device_row: i64) -> rusqlit
         "UPDATE grants SET state = 'revoked' WHERE id = (SELECT pending_grant FROM devices WHERE row = ?) AND state IN ('pending', 'approved')",
         [device_row],
     )?;
-    let redeemed = change(connection, "UPDATE grants SET state = 'revoked' WHERE device = ? AND state = 'redeemed'", [device_row])?;
+    let redeemed = change(
+        connection,
+        "UPDATE grants SET state = 'revoked' WHERE device = ? AND state = 'redeemed'",
+        [device_row],
+    )?;
     change(connection, "UPDATE devices SET pending_grant = NULL WHERE row = ?", [device_row])?;
     Ok(open + redeemed)
 }
 
-fn set_state(connection: &Connection, id: &DeviceId, to: DeviceState, context: &Context) -> rusqlite::Result<StateChange> {
+fn set_state(
+    connection: &Connection,
+    id: &DeviceId,
+    to: DeviceState,
+    context: &Context,
+) -> rusqlite::Result<StateChange> {
     let Some(device) = by_id(connection, id.as_str())? else { return Ok(StateChange::NotFound) };
     let to = if to == DeviceState::Active && device.key.is_none() { DeviceState::Registered } else { to };
     if !device.state.may_become(to) || device.state == to {
@@ -90,7 +99,11 @@ fn set_state(connection: &Connection, id: &DeviceId, to: DeviceState, context: &
     let mut detail = format!("was {}", device.state.as_str());
     if matches!(to, DeviceState::Suspended | DeviceState::Retired) {
         let ended = revoke_grants(connection, device.row)?;
-        change(connection, "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+        change(
+            connection,
+            "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')",
+            [device.row],
+        )?;
         change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{id}")])?;
         detail = format!("{detail}; {ended} sign-in(s) ended");
     }
@@ -128,7 +141,9 @@ impl DeviceStore for SqliteStore {
     }
 
     async fn device_by_row(&self, row: i64) -> Result<Option<Device>> {
-        self.read(|connection| first(connection, &format!("SELECT {DEVICE} FROM devices d WHERE d.row = ?"), [row], |row| device(row, 0)))
+        self.read(|connection| {
+            first(connection, &format!("SELECT {DEVICE} FROM devices d WHERE d.row = ?"), [row], |row| device(row, 0))
+        })
     }
 
     async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)> {
@@ -142,17 +157,30 @@ impl DeviceStore for SqliteStore {
                 params![text, state, query.limit.clamp(1, 100_000)],
                 |row| device(row, 0),
             )?;
-            let total = first(connection, &format!("SELECT count(*) FROM devices d WHERE {FILTER}"), params![text, state], |row| row.get(0))?;
+            let total = first(
+                connection,
+                &format!("SELECT count(*) FROM devices d WHERE {FILTER}"),
+                params![text, state],
+                |row| row.get(0),
+            )?;
             Ok((rows, unsigned(total.unwrap_or(0))))
         })
     }
 
     async fn device_counts(&self) -> Result<DeviceCounts> {
         let counts: Vec<(String, i64)> = self.read(|connection| {
-            all(connection, "SELECT state, count(*) FROM devices GROUP BY state", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            all(connection, "SELECT state, count(*) FROM devices GROUP BY state", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
         })?;
-        let of = |state: DeviceState| unsigned(counts.iter().find(|(word, _)| word == state.as_str()).map_or(0, |(_, count)| *count));
-        Ok(DeviceCounts { registered: of(DeviceState::Registered), active: of(DeviceState::Active), suspended: of(DeviceState::Suspended) })
+        let of = |state: DeviceState| {
+            unsigned(counts.iter().find(|(word, _)| word == state.as_str()).map_or(0, |(_, count)| *count))
+        };
+        Ok(DeviceCounts {
+            registered: of(DeviceState::Registered),
+            active: of(DeviceState::Active),
+            suspended: of(DeviceState::Suspended),
+        })
     }
 
     async fn set_device_state(&self, id: &DeviceId, to: DeviceState, context: &Context) -> Result<StateChange> {
@@ -165,7 +193,11 @@ impl DeviceStore for SqliteStore {
             first(connection, "SELECT id, name, networks FROM sites WHERE id = ?", [id], |row| {
                 let networks: String = row.get(2)?;
                 let networks = networks.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
-                Ok(Site { id: row.get(0)?, name: row.get(1)?, networks: networks.map_err(|_| corrupt("sites.networks"))? })
+                Ok(Site {
+                    id: row.get(0)?,
+                    name: row.get(1)?,
+                    networks: networks.map_err(|_| corrupt("sites.networks"))?,
+                })
             })
         })
     }
@@ -174,10 +206,19 @@ impl DeviceStore for SqliteStore {
         let (site, context) = (site.clone(), context.clone());
         self.write(move |connection| {
             let networks = site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-            let changed =
-                change(connection, "UPDATE sites SET name = ?, networks = ? WHERE id = ?", params![site.name, networks, site.id])?;
+            let changed = change(
+                connection,
+                "UPDATE sites SET name = ?, networks = ? WHERE id = ?",
+                params![site.name, networks, site.id],
+            )?;
             if changed == 1 {
-                append(connection, Event::SiteChanged, None, &format!("{}: '{}', networks [{networks}]", site.id, site.name), &context)?;
+                append(
+                    connection,
+                    Event::SiteChanged,
+                    None,
+                    &format!("{}: '{}', networks [{networks}]", site.id, site.name),
+                    &context,
+                )?;
             }
             Ok(changed == 1)
         })

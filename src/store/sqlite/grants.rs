@@ -9,7 +9,9 @@ use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::id::{GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
-use crate::model::grant::{Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_WRONG_NUMBERS, REFRESH_RETRY, Refresh, SLOW_DOWN_STEP};
+use crate::model::grant::{
+    Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_WRONG_NUMBERS, REFRESH_RETRY, Refresh, SLOW_DOWN_STEP,
+};
 use crate::model::kind::RefreshPolicy;
 use crate::model::operator::Role;
 use crate::oauth::scope::Scope;
@@ -72,7 +74,9 @@ fn by_grant_id(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<
 
 /// The id of a grant's device, for the record.
 fn device_of(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<String>> {
-    first(connection, "SELECT d.id FROM grants g JOIN devices d ON d.row = g.device WHERE g.id = ?", [id.0], |row| row.get(0))
+    first(connection, "SELECT d.id FROM grants g JOIN devices d ON d.row = g.device WHERE g.id = ?", [id.0], |row| {
+        row.get(0)
+    })
 }
 
 fn mint(connection: &Connection, new: &NewGrant, context: &Context) -> rusqlite::Result<Mint> {
@@ -89,7 +93,11 @@ fn mint(connection: &Connection, new: &NewGrant, context: &Context) -> rusqlite:
         return Ok(Mint::OverBudget { retry_after: (since + HOUR_MILLIS - now + 999) / 1000 });
     }
     if let Some(former) = pending {
-        change(connection, "UPDATE grants SET state = 'revoked' WHERE id = ? AND state IN ('pending', 'approved')", [former])?;
+        change(
+            connection,
+            "UPDATE grants SET state = 'revoked' WHERE id = ? AND state IN ('pending', 'approved')",
+            [former],
+        )?;
     }
     let peer = context.peer.map(|peer| peer.to_string());
     change(
@@ -97,8 +105,16 @@ fn mint(connection: &Connection, new: &NewGrant, context: &Context) -> rusqlite:
         "INSERT INTO grants (device, state, jkt, device_code_hash, user_code_hash, scope, resource, created_at, expires_at, interval, peer) \
          VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
-            new.device_row, new.jkt, new.device_code_hash, new.user_code_hash, new.scope.to_string(), new.resource, now, new.expires_at.millis(),
-            INTERVAL, peer
+            new.device_row,
+            new.jkt,
+            new.device_code_hash,
+            new.user_code_hash,
+            new.scope.to_string(),
+            new.resource,
+            now,
+            new.expires_at.millis(),
+            INTERVAL,
+            peer
         ],
     )?;
     let id = connection.last_insert_rowid();
@@ -111,7 +127,13 @@ fn mint(connection: &Connection, new: &NewGrant, context: &Context) -> rusqlite:
     Ok(Mint::Minted(GrantId(id)))
 }
 
-fn claim(connection: &Connection, id: GrantId, by: OperatorId, number: Option<&str>, context: &Context) -> rusqlite::Result<ClaimOutcome> {
+fn claim(
+    connection: &Connection,
+    id: GrantId,
+    by: OperatorId,
+    number: Option<&str>,
+    context: &Context,
+) -> rusqlite::Result<ClaimOutcome> {
     let now = context.now.millis();
     let claimed = change(
         connection,
@@ -124,7 +146,12 @@ fn claim(connection: &Connection, id: GrantId, by: OperatorId, number: Option<&s
         append(connection, Event::GrantClaimed, device.as_deref(), &format!("sign-in {id}"), context)?;
         return Ok(ClaimOutcome::Claimed);
     }
-    let is_pending = first(connection, "SELECT 1 FROM grants WHERE id = ? AND state = 'pending' AND expires_at > ?", params![id.0, now], |_| Ok(()))?;
+    let is_pending = first(
+        connection,
+        "SELECT 1 FROM grants WHERE id = ? AND state = 'pending' AND expires_at > ?",
+        params![id.0, now],
+        |_| Ok(()),
+    )?;
     if is_pending.is_none() {
         return Ok(ClaimOutcome::Gone);
     }
@@ -132,7 +159,13 @@ fn claim(connection: &Connection, id: GrantId, by: OperatorId, number: Option<&s
     Ok(ClaimOutcome::AnothersClaim)
 }
 
-fn decide(connection: &Connection, id: GrantId, by: OperatorId, decision: Decision, context: &Context) -> rusqlite::Result<bool> {
+fn decide(
+    connection: &Connection,
+    id: GrantId,
+    by: OperatorId,
+    decision: Decision,
+    context: &Context,
+) -> rusqlite::Result<bool> {
     let (state, event) = match decision {
         Decision::Approve => (GrantState::Approved, Event::GrantApproved),
         Decision::Deny => (GrantState::Denied, Event::GrantDenied),
@@ -149,16 +182,29 @@ fn decide(connection: &Connection, id: GrantId, by: OperatorId, decision: Decisi
     Ok(decided == 1)
 }
 
-fn wrong_number(connection: &Connection, id: GrantId, by: OperatorId, context: &Context) -> rusqlite::Result<Option<u8>> {
+fn wrong_number(
+    connection: &Connection,
+    id: GrantId,
+    by: OperatorId,
+    context: &Context,
+) -> rusqlite::Result<Option<u8>> {
     let found = by_grant_id(connection, id)?.filter(|grant| {
-        grant.state == GrantState::Pending && context.now < grant.expires_at && grant.claim.as_ref().is_some_and(|claim| claim.by == by)
+        grant.state == GrantState::Pending
+            && context.now < grant.expires_at
+            && grant.claim.as_ref().is_some_and(|claim| claim.by == by)
     });
     let Some(grant) = found else { return Ok(None) };
     let wrong = grant.wrong_numbers + 1;
     let is_over = wrong >= MAX_WRONG_NUMBERS;
     change(connection, "UPDATE grants SET wrong_numbers = ? WHERE id = ? AND state = 'pending'", params![wrong, id.0])?;
     let left = MAX_WRONG_NUMBERS.saturating_sub(wrong);
-    append(connection, Event::GrantWrongNumber, device_of(connection, id)?.as_deref(), &format!("sign-in {id}; {left} tries left"), context)?;
+    append(
+        connection,
+        Event::GrantWrongNumber,
+        device_of(connection, id)?.as_deref(),
+        &format!("sign-in {id}; {left} tries left"),
+        context,
+    )?;
     if is_over {
         decide(connection, id, by, Decision::Deny, context)?;
     }
@@ -194,7 +240,13 @@ fn redeem(
     )?;
     if !approver.as_deref().and_then(Role::parse).is_some_and(Role::may_approve) {
         change(connection, "UPDATE grants SET state = 'denied' WHERE id = ? AND state = 'approved'", [id.0])?;
-        append(connection, Event::TokenRefused, Some(&device), &format!("sign-in {id}: its approver may not approve any more"), context)?;
+        append(
+            connection,
+            Event::TokenRefused,
+            Some(&device),
+            &format!("sign-in {id}: its approver may not approve any more"),
+            context,
+        )?;
         return Ok(Redemption::ApproverLost);
     }
     let redeemed = change(
@@ -232,7 +284,9 @@ fn rotate(
 ) -> rusqlite::Result<Rotation> {
     let now = context.now;
     let found = by_grant_id(connection, id)?.filter(|grant| grant.state == GrantState::Redeemed);
-    let Some((grant, refresh)) = found.and_then(|grant| grant.refresh.clone().map(|refresh| (grant, refresh))) else { return Ok(Rotation::Gone) };
+    let Some((grant, refresh)) = found.and_then(|grant| grant.refresh.clone().map(|refresh| (grant, refresh))) else {
+        return Ok(Rotation::Gone);
+    };
     if now >= refresh.idle_until || now >= refresh.ends_at {
         return Ok(Rotation::Gone);
     }
@@ -241,7 +295,14 @@ fn rotate(
         change(
             connection,
             "UPDATE grants SET refresh_hash = ?, refresh_previous = ?, refresh_rotated_at = ?, refresh_idle_until = ? WHERE id = ? AND refresh_hash = ?",
-            params![successor, presented, now.millis(), now.plus(policy.idle).min(refresh.ends_at).millis(), id.0, presented],
+            params![
+                successor,
+                presented,
+                now.millis(),
+                now.plus(policy.idle).min(refresh.ends_at).millis(),
+                id.0,
+                presented
+            ],
         )?;
         change(connection, "UPDATE devices SET seen_at = ? WHERE row = ?", params![now.millis(), grant.device_row])?;
         append(connection, Event::TokenRefreshed, device.as_deref(), &format!("sign-in {id}"), context)?;
@@ -301,7 +362,13 @@ impl GrantStore for SqliteStore {
         .await
     }
 
-    async fn claim_grant(&self, id: GrantId, by: OperatorId, confirmation_number: Option<&str>, context: &Context) -> Result<ClaimOutcome> {
+    async fn claim_grant(
+        &self,
+        id: GrantId,
+        by: OperatorId,
+        confirmation_number: Option<&str>,
+        context: &Context,
+    ) -> Result<ClaimOutcome> {
         let (number, context) = (confirmation_number.map(str::to_owned), context.clone());
         self.write(move |connection| claim(connection, id, by, number.as_deref(), &context)).await
     }
@@ -316,7 +383,13 @@ impl GrantStore for SqliteStore {
         self.write(move |connection| wrong_number(connection, id, by, &context)).await
     }
 
-    async fn redeem_grant(&self, id: GrantId, jkt: &Bytes32, refresh: Option<(Bytes32, RefreshPolicy)>, context: &Context) -> Result<Redemption> {
+    async fn redeem_grant(
+        &self,
+        id: GrantId,
+        jkt: &Bytes32,
+        refresh: Option<(Bytes32, RefreshPolicy)>,
+        context: &Context,
+    ) -> Result<Redemption> {
         let (jkt, context) = (*jkt, context.clone());
         self.write(move |connection| redeem(connection, id, &jkt, refresh, &context)).await
     }
@@ -324,7 +397,9 @@ impl GrantStore for SqliteStore {
     async fn revoke_grant(&self, id: GrantId, event: Event, detail: &str, context: &Context) -> Result<bool> {
         let (detail, context) = (format!("sign-in {id}: {detail}"), context.clone());
         self.write(move |connection| {
-            let revoked = change(connection, "UPDATE grants SET state = 'revoked' WHERE id = ? AND state = 'redeemed'", [id.0])? == 1;
+            let revoked =
+                change(connection, "UPDATE grants SET state = 'revoked' WHERE id = ? AND state = 'redeemed'", [id.0])?
+                    == 1;
             append(connection, event, device_of(connection, id)?.as_deref(), &detail, &context)?;
             Ok(revoked)
         })

@@ -105,7 +105,11 @@ fn failed(error: rusqlite::Error) -> StoreError {
 
 /// A column that this program wrote does not read back: the database was changed by hand.
 fn corrupt(column: &'static str) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, format!("column {column} holds an unknown value").into())
+    rusqlite::Error::FromSqlConversionFailure(
+        0,
+        rusqlite::types::Type::Text,
+        format!("column {column} holds an unknown value").into(),
+    )
 }
 
 /// First row of a cached statement, mapped; `None` without one.

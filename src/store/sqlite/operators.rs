@@ -38,7 +38,11 @@ fn add(connection: &Connection, name: &str, role: Role, context: &Context) -> ru
         return Ok(None);
     }
     let id = connection.last_insert_rowid();
-    change(connection, "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)", params![id, DEFAULT_SITE, role.as_str()])?;
+    change(
+        connection,
+        "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)",
+        params![id, DEFAULT_SITE, role.as_str()],
+    )?;
     append(connection, Event::OperatorAdded, None, &format!("{name}, {}", role.as_str()), context)?;
     Ok(Some(OperatorId(id)))
 }
@@ -80,7 +84,9 @@ impl OperatorStore for SqliteStore {
     }
 
     async fn operator(&self, name: &str) -> Result<Option<Operator>> {
-        self.read(|connection| first(connection, &format!("SELECT {OPERATOR} {FROM} WHERE o.name = ?"), [name], operator))
+        self.read(|connection| {
+            first(connection, &format!("SELECT {OPERATOR} {FROM} WHERE o.name = ?"), [name], operator)
+        })
     }
 
     async fn operators(&self) -> Result<Vec<Operator>> {
@@ -91,10 +97,22 @@ impl OperatorStore for SqliteStore {
         let (name, context) = (name.to_owned(), context.clone());
         self.write(move |connection| {
             let now = context.now.millis();
-            let disabled = change(connection, "UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL", params![now, name])?;
+            let disabled = change(
+                connection,
+                "UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL",
+                params![now, name],
+            )?;
             if disabled == 1 {
-                change(connection, "DELETE FROM sessions WHERE operator = (SELECT id FROM operators WHERE name = ?)", [&name])?;
-                change(connection, "DELETE FROM sign_in_links WHERE operator = (SELECT id FROM operators WHERE name = ?)", [&name])?;
+                change(
+                    connection,
+                    "DELETE FROM sessions WHERE operator = (SELECT id FROM operators WHERE name = ?)",
+                    [&name],
+                )?;
+                change(
+                    connection,
+                    "DELETE FROM sign_in_links WHERE operator = (SELECT id FROM operators WHERE name = ?)",
+                    [&name],
+                )?;
                 append(connection, Event::OperatorDisabled, None, &name, &context)?;
             }
             Ok(disabled == 1)
@@ -126,7 +144,13 @@ impl OperatorStore for SqliteStore {
         self.read(|connection| first(connection, &sql, params![hash, now.millis()], operator))
     }
 
-    async fn use_link(&self, link: &Bytes32, session: &Bytes32, ends_at: Timestamp, context: &Context) -> Result<Option<Operator>> {
+    async fn use_link(
+        &self,
+        link: &Bytes32,
+        session: &Bytes32,
+        ends_at: Timestamp,
+        context: &Context,
+    ) -> Result<Option<Operator>> {
         let (link, session, context) = (*link, *session, context.clone());
         self.write(move |connection| use_link(connection, &link, &session, ends_at, &context)).await
     }
@@ -137,13 +161,19 @@ impl OperatorStore for SqliteStore {
              AND o.disabled_at IS NULL"
         );
         let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
-        self.read(|connection| first(connection, &sql, parameters, |row| Ok((operator(row)?, Timestamp::from_millis(row.get(5)?)))))
+        self.read(|connection| {
+            first(connection, &sql, parameters, |row| Ok((operator(row)?, Timestamp::from_millis(row.get(5)?))))
+        })
     }
 
     async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()> {
         let hash = *hash;
         self.write(move |connection| {
-            change(connection, "UPDATE sessions SET seen_at = ? WHERE hash = ? AND seen_at < ?", params![now.millis(), hash, now.millis()])?;
+            change(
+                connection,
+                "UPDATE sessions SET seen_at = ? WHERE hash = ? AND seen_at < ?",
+                params![now.millis(), hash, now.millis()],
+            )?;
             Ok(())
         })
         .await

@@ -61,7 +61,11 @@ fn subject_text(subject: &WindowSubject) -> String {
 }
 
 /// Every reason to refuse, in one place and one order. `Ok` carries the device, and whether another key waits for it.
-fn admit(connection: &Connection, new: &NewPairing, now: Timestamp) -> rusqlite::Result<std::result::Result<(Device, bool), PairingRefusal>> {
+fn admit(
+    connection: &Connection,
+    new: &NewPairing,
+    now: Timestamp,
+) -> rusqlite::Result<std::result::Result<(Device, bool), PairingRefusal>> {
     let Some(device) = by_id(connection, new.device.as_str())? else { return Ok(Err(PairingRefusal::UnknownDevice)) };
     if !matches!(device.state, DeviceState::Registered | DeviceState::Active) {
         return Ok(Err(PairingRefusal::DeviceNotExpected));
@@ -102,7 +106,11 @@ fn admit(connection: &Connection, new: &NewPairing, now: Timestamp) -> rusqlite:
     Ok(if rivals >= MAX_PENDING_PER_DEVICE { Err(PairingRefusal::TooMany) } else { Ok((device, rivals > 0)) })
 }
 
-fn request(connection: &Connection, new: &NewPairing, context: &Context) -> rusqlite::Result<std::result::Result<(), PairingRefusal>> {
+fn request(
+    connection: &Connection,
+    new: &NewPairing,
+    context: &Context,
+) -> rusqlite::Result<std::result::Result<(), PairingRefusal>> {
     let key = PinnedKey::short(&new.jkt);
     let (device, conflict) = match admit(connection, new, context.now)? {
         Ok(admitted) => admitted,
@@ -113,13 +121,29 @@ fn request(connection: &Connection, new: &NewPairing, context: &Context) -> rusq
         "INSERT INTO pairings (id, device, state, jkt, jwk, serial, model, firmware, commitment, broker_nonce, request_hash, requested_at, \
          expires_at, peer, conflict) VALUES (?, ?, 'requested', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
-            new.id.as_str(), device.row, new.jkt, new.jwk, new.says.serial, new.says.model, new.says.firmware, new.commitment, new.broker_nonce,
-            new.request_hash, context.now.millis(), new.expires_at.millis(), context.peer.map(|peer| peer.to_string()), conflict
+            new.id.as_str(),
+            device.row,
+            new.jkt,
+            new.jwk,
+            new.says.serial,
+            new.says.model,
+            new.says.firmware,
+            new.commitment,
+            new.broker_nonce,
+            new.request_hash,
+            context.now.millis(),
+            new.expires_at.millis(),
+            context.peer.map(|peer| peer.to_string()),
+            conflict
         ],
     )?;
     append(connection, Event::PairingRequested, Some(device.id.as_str()), &format!("key {key}"), context)?;
     if conflict {
-        change(connection, "UPDATE pairings SET conflict = 1 WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+        change(
+            connection,
+            "UPDATE pairings SET conflict = 1 WHERE device = ? AND state IN ('requested', 'revealed')",
+            [device.row],
+        )?;
         append(connection, Event::PairingConflict, Some(device.id.as_str()), &format!("key {key}"), context)?;
     }
     Ok(Ok(()))
@@ -129,14 +153,22 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
     let Some(PairingOfDevice { pairing, device }) = by_pairing_id(connection, id)? else { return Ok(false) };
     let may_pair = matches!(device.state, DeviceState::Registered | DeviceState::Active);
     // The key may have been taken by another device, or retired, since the request.
-    let key_is_free = first(connection, "SELECT device = ? AND state = 'current' FROM device_keys WHERE jkt = ?", params![device.row, pairing.jkt], |row| {
-        row.get(0)
-    })?
+    let key_is_free = first(
+        connection,
+        "SELECT device = ? AND state = 'current' FROM device_keys WHERE jkt = ?",
+        params![device.row, pairing.jkt],
+        |row| row.get(0),
+    )?
     .unwrap_or(true);
-    if !pairing.is_open(context.now) || !pairing.state.may_become(PairingState::Confirmed) || !may_pair || !key_is_free {
+    if !pairing.is_open(context.now) || !pairing.state.may_become(PairingState::Confirmed) || !may_pair || !key_is_free
+    {
         return Ok(false);
     }
-    change(connection, "UPDATE device_keys SET state = 'replaced' WHERE device = ? AND state = 'current' AND jkt <> ?", params![device.row, pairing.jkt])?;
+    change(
+        connection,
+        "UPDATE device_keys SET state = 'replaced' WHERE device = ? AND state = 'current' AND jkt <> ?",
+        params![device.row, pairing.jkt],
+    )?;
     change(
         connection,
         "INSERT INTO device_keys (jkt, device, jwk, state, added_at) SELECT jkt, device, jwk, 'current', ? FROM pairings WHERE id = ? \
@@ -144,7 +176,11 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
         params![context.now.millis(), id.as_str()],
     )?;
     change(connection, "UPDATE pairings SET state = 'confirmed' WHERE id = ? AND state = 'revealed'", [id.as_str()])?;
-    change(connection, "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')", [device.row])?;
+    change(
+        connection,
+        "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')",
+        [device.row],
+    )?;
     let same_key = device.key.as_ref().is_some_and(|key| key.jkt == pairing.jkt);
     let ended = if same_key { 0 } else { revoke_grants(connection, device.row)? };
     change(
@@ -188,8 +224,11 @@ impl PairingStore for SqliteStore {
         let (subject, context) = (subject.clone(), context.clone());
         self.write(move |connection| {
             let text = subject_text(&subject);
-            let closed =
-                change(connection, "DELETE FROM pairing_windows WHERE subject = ? AND closes_at > ?", params![text, context.now.millis()])? == 1;
+            let closed = change(
+                connection,
+                "DELETE FROM pairing_windows WHERE subject = ? AND closes_at > ?",
+                params![text, context.now.millis()],
+            )? == 1;
             if closed {
                 let device = if let WindowSubject::Device(id) = &subject { Some(id.as_str()) } else { None };
                 append(connection, Event::WindowClosed, device, &text, &context)?;
@@ -203,7 +242,11 @@ impl PairingStore for SqliteStore {
         self.read(|connection| window(connection, &subject_text(subject), now))
     }
 
-    async fn request_pairing(&self, new: &NewPairing, context: &Context) -> Result<std::result::Result<(), PairingRefusal>> {
+    async fn request_pairing(
+        &self,
+        new: &NewPairing,
+        context: &Context,
+    ) -> Result<std::result::Result<(), PairingRefusal>> {
         let (new, context) = (new.clone(), context.clone());
         self.write(move |connection| request(connection, &new, &context)).await
     }
@@ -217,7 +260,9 @@ impl PairingStore for SqliteStore {
             "SELECT {DEVICE}, {PAIRING} FROM pairings p JOIN devices d ON d.row = p.device \
              WHERE p.state IN ('requested', 'revealed') AND p.expires_at > ?1 AND (?2 IS NULL OR d.id = ?2) ORDER BY p.requested_at, p.id LIMIT 2000"
         );
-        self.read(|connection| all(connection, &sql, params![now.millis(), device.map(DeviceId::as_str)], pairing_of_device))
+        self.read(|connection| {
+            all(connection, &sql, params![now.millis(), device.map(DeviceId::as_str)], pairing_of_device)
+        })
     }
 
     async fn reveal_pairing(&self, id: &PairingId, device_nonce: &Bytes32, context: &Context) -> Result<bool> {
@@ -247,7 +292,13 @@ impl PairingStore for SqliteStore {
                 params![wrong, state.as_str(), id.as_str(), pairing.state.as_str()],
             )?;
             let left = MAX_WRONG_DIGITS.saturating_sub(wrong);
-            append(connection, Event::PairingWrongDigits, Some(device.id.as_str()), &format!("{left} tries left"), &context)?;
+            append(
+                connection,
+                Event::PairingWrongDigits,
+                Some(device.id.as_str()),
+                &format!("{left} tries left"),
+                &context,
+            )?;
             Ok(Some(left))
         })
         .await
@@ -263,8 +314,18 @@ impl PairingStore for SqliteStore {
         self.write(move |connection| {
             let found = by_pairing_id(connection, &id)?.filter(|found| found.pairing.is_open(context.now));
             let Some(PairingOfDevice { pairing, device }) = found else { return Ok(false) };
-            change(connection, "UPDATE pairings SET state = 'refused' WHERE id = ? AND state IN ('requested', 'revealed')", [id.as_str()])?;
-            append(connection, Event::PairingDeclined, Some(device.id.as_str()), &format!("key {}", PinnedKey::short(&pairing.jkt)), &context)?;
+            change(
+                connection,
+                "UPDATE pairings SET state = 'refused' WHERE id = ? AND state IN ('requested', 'revealed')",
+                [id.as_str()],
+            )?;
+            append(
+                connection,
+                Event::PairingDeclined,
+                Some(device.id.as_str()),
+                &format!("key {}", PinnedKey::short(&pairing.jkt)),
+                &context,
+            )?;
             Ok(true)
         })
         .await

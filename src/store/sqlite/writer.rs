@@ -45,7 +45,11 @@ impl Writer {
         let queued: Change = Box::new(move |connection| {
             let result = in_savepoint(connection, change);
             Box::new(move |is_committed| {
-                let result = if is_committed { result } else { Err(StoreError::Failed("the transaction was not committed".into())) };
+                let result = if is_committed {
+                    result
+                } else {
+                    Err(StoreError::Failed("the transaction was not committed".into()))
+                };
                 // The asker may have gone away; what it asked for stands all the same.
                 let _ = answer.send(result);
             })
@@ -83,7 +87,8 @@ fn serve(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
 
 fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
     let failed = |error: rusqlite::Error| StoreError::Failed(error.to_string());
-    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
+    let run =
+        |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
     run("SAVEPOINT change")?;
     // A panic in one change must not end the thread that all others need.
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| change(connection)))

@@ -1,0 +1,14 @@
+//! One binary for all tests over real sockets. Files are named after the use case or the RFC that they hold the product to; each attack of the
+//! threat list has a test that names it (`a_001`, …).
+
+mod approval;
+mod architecture;
+mod browser;
+mod command_line;
+mod crash;
+mod device_authorization;
+mod device_code;
+mod dpop;
+mod pages;
+mod pairing;
+mod support;
