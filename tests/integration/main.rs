@@ -2,6 +2,8 @@
 //! threat list has a test that names it (`a_001`, …).
 
 mod approval;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
+
 mod architecture;
 mod browser;
 mod command_line;
