@@ -1,9 +1,9 @@
 //! One binary for all tests over real sockets. Files are named after the use case or the RFC that they hold the product to; each attack of the
 //! threat list has a test that names it (`a_001`, …).
 
-mod approval;
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
 
+mod approval;
 mod architecture;
 mod browser;
 mod command_line;
