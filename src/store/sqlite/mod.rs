@@ -45,12 +45,16 @@ impl SqliteStore {
     /// # Errors
     /// If the file can't be opened, or holds migrations other than this program's (checksums are compared).
     pub fn open(path: &Path) -> Result<Self> {
+        // Two processes that start at once must not both make the tables. The lock goes with the file handle, also when the process is killed.
+        let opening = lock(&path.with_extension("lock"))?;
         let mut writer = Connection::open(path).map_err(failed)?;
         configure(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         migrations::migrations::runner()
+            .set_grouped(true)
             .run(&mut writer)
             .map_err(|error| StoreError::Failed(format!("migration of {}: {error}", path.display())))?;
+        drop(opening);
         let watcher = open_reader(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -83,6 +87,12 @@ impl SqliteStore {
     {
         self.writer.run(change).await
     }
+}
+
+/// Waits until nobody else holds this lock file.
+fn lock(path: &Path) -> Result<std::fs::File> {
+    let file = std::fs::File::create(path).and_then(|file| file.lock().map(|()| file));
+    file.map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))
 }
 
 fn open_reader(path: &Path) -> Result<Connection> {
