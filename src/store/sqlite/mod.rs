@@ -45,6 +45,7 @@ impl SqliteStore {
     /// # Errors
     /// If the file can't be opened, or holds migrations other than this program's (checksums are compared).
     pub fn open(path: &Path) -> Result<Self> {
+        make_private(path)?;
         let mut writer = Connection::open(path).map_err(failed)?;
         configure(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
@@ -83,6 +84,13 @@ impl SqliteStore {
     {
         self.writer.run(change).await
     }
+}
+
+/// Makes the file before SQLite does, for its owner only; SQLite gives its `-wal` and `-shm` the same mode.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map(drop).map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))
 }
 
 fn open_reader(path: &Path) -> Result<Connection> {
