@@ -13,4 +13,6 @@ mod device_code;
 mod dpop;
 mod pages;
 mod pairing;
+#[path = "../store_contract/mod.rs"]
+mod store_contract;
 mod support;

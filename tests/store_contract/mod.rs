@@ -1,0 +1,358 @@
+//! What every storage backend must do, races included: the contract of `src/store/mod.rs`, as cases that know no backend.
+//!
+//! A second backend is named twice: a function in [`backends`] that opens it on a directory, and a word in the list at the end. Cases take a
+//! [`Bench`], which opens the same data as often as a case wants *nodes*; [`Bench::race`] lets many tasks on two nodes do the same thing at once.
+//! What only one backend can do or be asked (a tampered file, a foreign migration) is in the file of its name.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pairgate::clock::Timestamp;
+use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
+use pairgate::model::audit::{Actor, Context, Record};
+use pairgate::model::device::{Device, DeviceFacts};
+use pairgate::model::kind::RefreshPolicy;
+use pairgate::model::operator::Role;
+use pairgate::model::pairing::Says;
+use pairgate::oauth::scope::Scope;
+use pairgate::secret::{Bytes32, Random, sha256};
+use pairgate::store::{
+    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, Redemption, Store, WindowSubject,
+};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+mod audit;
+mod devices;
+mod grants;
+mod operators;
+mod pairings;
+mod sqlite;
+
+/// How each backend is opened.
+mod backends {
+    use super::{Arc, Path, Store};
+
+    pub fn sqlite(data: &Path) -> Arc<dyn Store> {
+        pairgate::store::open(data).unwrap()
+    }
+}
+
+/// When every case begins.
+const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
+/// Long enough not to matter.
+const POLICY: RefreshPolicy =
+    RefreshPolicy { idle: Duration::from_secs(7200), absolute: Duration::from_secs(3 * 7200) };
+/// Tasks of a race.
+const RIVALS: usize = 24;
+
+/// Data of its own, and one node on it.
+pub struct Bench {
+    pub store: Arc<dyn Store>,
+    open: fn(&Path) -> Arc<dyn Store>,
+    data: tempfile::TempDir,
+}
+
+/// So many seconds after the beginning.
+pub fn at(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+/// A change by the command line, so many seconds after the beginning.
+pub fn when(seconds: u64) -> Context {
+    Context { now: at(seconds), actor: Actor::CommandLine, peer: Some(IpAddr::from([127, 0, 0, 1])) }
+}
+
+pub fn id(text: &str) -> DeviceId {
+    DeviceId::new(text).unwrap()
+}
+
+/// 32 bytes that stand for a key, a code or a token.
+pub fn bytes(name: &str) -> Bytes32 {
+    sha256(&[name.as_bytes()])
+}
+
+pub fn facts(name: &str) -> DeviceFacts {
+    DeviceFacts { kind: "printer".into(), site: "default".into(), name: name.into(), ..DeviceFacts::default() }
+}
+
+/// A request to pair `device` with the key of this name.
+pub fn pairing_request(device: &str, key: &str) -> NewPairing {
+    NewPairing {
+        id: PairingId::mint(&Random::system()).unwrap(),
+        device: id(device),
+        jkt: bytes(key),
+        jwk: format!("{{\"key\":\"{key}\"}}"),
+        says: Says::default(),
+        commitment: bytes("commitment"),
+        broker_nonce: bytes("broker nonce"),
+        request_hash: Random::system().bytes32().unwrap(),
+        expires_at: at(600),
+    }
+}
+
+/// A code of this name for a device with a key.
+pub fn code(device: &Device, name: &str) -> NewGrant {
+    NewGrant {
+        device_row: device.row,
+        device: device.id.clone(),
+        jkt: device.key.as_ref().map_or([0; 32], |key| key.jkt),
+        device_code_hash: bytes(&format!("device code {name}")),
+        user_code_hash: bytes(&format!("user code {name}")),
+        scope: Scope::parse("scan.write").unwrap(),
+        resource: "urn:pairgate:resource:default".into(),
+        expires_at: at(300),
+        codes_per_hour: 60,
+    }
+}
+
+impl Bench {
+    fn new(open: fn(&Path) -> Arc<dyn Store>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        Self { store: open(data.path()), open, data }
+    }
+
+    /// Another node on the same data, as a second process or after a restart.
+    pub fn node(&self) -> Arc<dyn Store> {
+        (self.open)(self.data.path())
+    }
+
+    /// Everything so far forgotten but what was stored.
+    pub fn restarted(self) -> Self {
+        let Self { store, open, data } = self;
+        drop(store);
+        Self { store: open(data.path()), open, data }
+    }
+
+    /// Many tasks on two nodes do it at once; what each of them was told.
+    pub async fn race<T, F, Done>(&self, act: F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<dyn Store>, usize) -> Done,
+        Done: Future<Output = T> + Send + 'static,
+    {
+        let (gate, other) = (Arc::new(Barrier::new(RIVALS)), self.node());
+        let mut rivals = JoinSet::new();
+        for index in 0..RIVALS {
+            let node = if index % 2 == 0 { &self.store } else { &other };
+            let (work, gate) = (act(Arc::clone(node), index), Arc::clone(&gate));
+            rivals.spawn(async move {
+                gate.wait().await;
+                work.await
+            });
+        }
+        rivals.join_all().await
+    }
+
+    pub async fn registered(&self, device: &str) -> Device {
+        assert!(self.store.register_device(&id(device), &facts(device), &when(0)).await.unwrap());
+        self.device(device).await
+    }
+
+    pub async fn device(&self, device: &str) -> Device {
+        self.store.device(&id(device)).await.unwrap().unwrap()
+    }
+
+    pub async fn open_window(&self, device: &str) {
+        let subject = WindowSubject::Device(id(device));
+        assert!(self.store.open_window(&subject, at(900), &when(0)).await.unwrap());
+    }
+
+    /// A pairing that waits with its nonce revealed. The window must be open.
+    pub async fn revealed(&self, device: &str, key: &str) -> PairingId {
+        let new = pairing_request(device, key);
+        self.store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
+        assert!(self.store.reveal_pairing(&new.id, &bytes("device nonce"), &when(1)).await.unwrap());
+        new.id
+    }
+
+    /// Pairs a registered device with the key of this name.
+    pub async fn pair(&self, device: &str, key: &str) -> Device {
+        self.open_window(device).await;
+        let pairing = self.revealed(device, key).await;
+        assert!(self.store.confirm_pairing(&pairing, &when(2)).await.unwrap());
+        self.device(device).await
+    }
+
+    /// Registered and paired with a key of its own name.
+    pub async fn active(&self, device: &str) -> Device {
+        self.registered(device).await;
+        self.pair(device, device).await
+    }
+
+    pub async fn operator(&self, name: &str, role: Role) -> OperatorId {
+        self.store.add_operator(name, role, &when(0)).await.unwrap().unwrap()
+    }
+
+    pub async fn minted(&self, device: &Device, name: &str) -> GrantId {
+        match self.store.mint_grant(&code(device, name), &when(3)).await.unwrap() {
+            Mint::Minted(id) => id,
+            other => panic!("not minted: {other:?}"),
+        }
+    }
+
+    pub async fn claimed(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
+        let grant = self.minted(device, name).await;
+        let outcome = self.store.claim_grant(grant, by, Some("47"), &when(4)).await.unwrap();
+        assert_eq!(outcome, ClaimOutcome::Claimed);
+        grant
+    }
+
+    pub async fn approved(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
+        let grant = self.claimed(device, name, by).await;
+        assert!(self.store.decide_grant(grant, by, Decision::Approve, &when(5)).await.unwrap());
+        grant
+    }
+
+    /// Redeemed by its key, with a refresh token of the code's name.
+    pub async fn redeemed(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
+        let grant = self.approved(device, name, by).await;
+        let (jkt, refresh) = (device.key.as_ref().unwrap().jkt, Some((bytes(name), POLICY)));
+        assert_eq!(self.store.redeem_grant(grant, &jkt, refresh, &when(6)).await.unwrap(), Redemption::Redeemed);
+        grant
+    }
+
+    /// All records, oldest first.
+    pub async fn records(&self) -> Vec<Record> {
+        let query = AuditQuery { after: Some(0), limit: 1000, ..AuditQuery::default() };
+        self.store.audit(&query).await.unwrap()
+    }
+
+    /// How often this was recorded.
+    pub async fn count(&self, event: &str) -> usize {
+        self.records().await.iter().filter(|record| record.event == event).count()
+    }
+
+    /// Exactly these events were recorded after the first `known`; how many records there are now.
+    pub async fn recorded(&self, known: usize, expected: &[&str]) -> usize {
+        let records = self.records().await;
+        let new: Vec<&str> = records[known..].iter().map(|record| record.event.as_str()).collect();
+        assert_eq!(new, expected);
+        records.len()
+    }
+}
+
+/// How many of the answers are this one.
+pub fn how_many<T: PartialEq>(answers: &[T], answer: &T) -> usize {
+    answers.iter().filter(|given| *given == answer).count()
+}
+
+/// No method of the contract goes untested: each is called by some case.
+#[test]
+fn every_method_of_the_traits_has_a_case() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract = std::fs::read_to_string(root.join("src/store/mod.rs")).unwrap();
+    let cases: String = ["audit", "devices", "grants", "operators", "pairings"]
+        .iter()
+        .map(|name| std::fs::read_to_string(root.join(format!("tests/store_contract/{name}.rs"))).unwrap())
+        .collect();
+    let methods: Vec<&str> = contract
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("async fn "))
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    assert!(methods.len() > 40, "the traits were read: {methods:?}");
+    let untested: Vec<_> = methods.iter().filter(|method| !cases.contains(&format!(".{method}("))).collect();
+    assert!(untested.is_empty(), "without a case: {untested:?}");
+}
+
+/// Every case for one backend.
+macro_rules! contract_of {
+    ($backend:ident; $($group:ident { $($case:ident)* })*) => {
+        mod $backend {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        let bench = crate::store_contract::Bench::new(crate::store_contract::backends::$backend);
+                        crate::store_contract::$group::$case(bench).await;
+                    }
+                )*
+            })*
+        }
+    };
+}
+
+macro_rules! contract {
+    ($($backend:ident)*) => {
+        mod on {
+            $(contract_of! { $backend;
+                devices {
+                    an_id_is_given_once_also_when_many_ask_at_once
+                    devices_are_found_by_id_row_text_and_state
+                    states_change_by_the_table_and_each_change_is_recorded
+                    of_many_who_suspend_at_once_one_did
+                    resuming_gives_back_what_the_device_was
+                    suspending_ends_sign_ins_pairings_and_windows
+                    retiring_ends_everything_and_leaves_tombstones_of_id_and_key
+                    a_site_is_changed_and_recorded
+                }
+                pairings {
+                    windows_open_close_and_run_out
+                    each_reason_to_refuse_a_request_has_its_name_and_stores_nothing
+                    a_device_that_begins_again_makes_room_and_a_second_key_is_a_conflict
+                    a_nonce_is_revealed_once_and_may_be_repeated
+                    of_many_nonces_at_once_one_is_taken
+                    wrong_digits_are_counted_also_when_they_come_at_once
+                    of_many_who_confirm_at_once_one_did_and_everything_follows
+                    confirming_and_declining_at_once_has_one_outcome
+                    one_key_for_two_devices_is_confirmed_for_one
+                    what_is_not_revealed_over_or_suspended_is_not_confirmed
+                    a_new_key_replaces_the_old_one_and_ends_its_sign_ins
+                    the_same_key_again_keeps_the_sign_ins
+                    of_many_who_decline_at_once_one_did
+                    open_pairings_are_listed_oldest_first
+                }
+                grants {
+                    a_code_is_stored_and_found_while_it_is_pending
+                    a_new_code_ends_the_former_one
+                    the_hourly_budget_is_charged_and_renewed
+                    no_code_for_a_key_or_a_state_that_changed_meanwhile
+                    many_codes_at_once_leave_one_pending
+                    a_user_code_in_use_is_a_failure_that_changes_nothing
+                    the_interval_grows_to_its_cap_and_only_while_open
+                    of_many_approvers_at_once_one_has_the_claim
+                    a_claim_may_be_repeated_by_the_same_person_and_ends_with_the_code
+                    only_the_claimant_decides_and_the_first_decision_stands
+                    of_many_decisions_at_once_one_stands
+                    wrong_numbers_are_counted_and_the_last_one_denies
+                    wrong_numbers_at_once_are_all_counted
+                    of_many_polls_at_once_one_redeems_a_035
+                    nothing_is_redeemed_without_approval_key_state_and_time
+                    an_approver_who_lost_the_right_lets_nobody_in_a_047
+                    a_redeemed_sign_in_is_revoked_once
+                    a_refresh_token_is_exchanged_once_and_its_retry_within_seconds
+                    of_many_refreshes_at_once_one_rotates
+                    an_old_refresh_token_ends_the_sign_in
+                    refresh_tokens_die_unused_and_of_age
+                    pending_grants_are_listed_oldest_first
+                }
+                operators {
+                    a_name_is_given_once_also_when_many_ask_at_once
+                    people_are_found_and_listed
+                    of_many_who_use_a_link_at_once_one_gets_in
+                    links_run_out_and_belong_to_people_who_may
+                    sessions_end_idle_of_age_signed_out_and_disabled
+                    of_many_who_disable_at_once_one_did
+                    guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
+                    guesses_at_once_are_all_counted
+                }
+                audit {
+                    records_are_listed_both_ways_and_filtered
+                    counts_are_since_an_instant
+                    the_chain_holds_and_its_head_is_the_last_hash
+                    records_of_many_at_once_make_one_chain
+                    the_latest_instant_is_the_newest_records
+                    of_many_first_signing_keys_at_once_one_is_kept
+                    changes_of_another_node_show_in_the_counter
+                    what_was_acknowledged_is_there_after_a_restart
+                }
+            })*
+        }
+    };
+}
+
+contract! { sqlite }
