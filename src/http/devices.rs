@@ -11,6 +11,7 @@ use crate::http::extract::{PageForm, SignedIn};
 use crate::http::present::{
     chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who,
 };
+use crate::http::qr;
 use crate::http::views::{DeviceForm, DevicePage, DevicesPage};
 use crate::model::device::{Device, DeviceFacts, PinnedKey};
 use crate::model::kind::Kind;
@@ -144,6 +145,7 @@ async fn device_page(
         window: window.map(|closes_at| when(closes_at, now)),
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
         timeline: records.iter().map(|record| timeline_entry(record, now)).collect(),
+        qr_svg: qr::svg(&format!("{}/devices/{}", broker.endpoints().issuer, device.id)),
         errors,
     })
 }

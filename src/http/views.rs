@@ -266,6 +266,8 @@ pub struct DevicePage {
     pub timeline: Vec<TimelineEntry>,
     /// What was wrong with the last attempt, one sentence each; empty if nothing was.
     pub errors: Vec<String>,
+    /// QR code of this page's address, as SVG; trusted, not escaped.
+    pub qr_svg: String,
 }
 
 /// Pair: what waits and what could.
