@@ -212,10 +212,12 @@ impl Broker {
             && claims.iss == pairing.device.as_str()
             && claims.aud == self.endpoints.issuer;
         let is_committed = is_equal(&commitment(&nonce, &pairing.jkt), &pairing.commitment);
-        if !is_its_own || !is_committed || !(16..=64).contains(&claims.jti.len()) {
-            return self
-                .refuse_pairing("a poll by a foreign key, or with a nonce that was not committed to", peer)
-                .await;
+        if !is_its_own || !(16..=64).contains(&claims.jti.len()) {
+            let why = format!("a poll by foreign key {}, or with a wrong claim", PinnedKey::short(&key.jkt()));
+            return self.refuse_poll(&pairing, &why, peer).await;
+        }
+        if !is_committed {
+            return self.refuse_poll(&pairing, "a nonce that was not committed to", peer).await;
         }
         let now = self.now();
         let context = Context { now, actor: Actor::Anonymous, peer };
@@ -224,10 +226,13 @@ impl Broker {
             // Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
             let is_current = device.state == DeviceState::Active
                 && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
-            return if is_current { self.sign_paired(base) } else { Err(PairingError::Refused) };
+            if is_current {
+                return self.sign_paired(base);
+            }
+            return self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await;
         }
         if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
-            return Err(PairingError::Refused);
+            return self.refuse_poll(&pairing, "the pairing is over", peer).await;
         }
         if pairing.state == PairingState::Requested {
             self.wake.pages();
@@ -256,6 +261,12 @@ impl Broker {
 
     async fn refuse_pairing(&self, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
         self.note_refusal(Event::PairingRefused, None, why, peer).await;
+        Err(PairingError::Refused)
+    }
+
+    async fn refuse_poll(&self, pairing: &Pairing, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
+        let detail = format!("{why}; key {}", PinnedKey::short(&pairing.jkt));
+        self.note_refusal(Event::PairingRefused, Some(&pairing.device), &detail, peer).await;
         Err(PairingError::Refused)
     }
 
