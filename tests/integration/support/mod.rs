@@ -21,6 +21,8 @@ use pairgate::store::{self, AuditQuery, WindowSubject};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub mod chromium;
+
 /// When every test begins.
 pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 
