@@ -141,7 +141,7 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
     if !review.device.facts.room.is_empty() {
         facts.push(fact(FactState::Neutral, format!("Registered for room {}", review.device.facts.room), None));
     }
-    facts.push(fact(FactState::Neutral, format!("Asked {}", when(review.grant.created_at, now).relative), None));
+    facts.push(fact(FactState::Time, format!("Asked {}", when(review.grant.created_at, now).relative), None));
     facts
 }
 

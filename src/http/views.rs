@@ -51,8 +51,10 @@ pub enum FactState {
     Failed,
     /// Only the device says so; nobody checked.
     Claimed,
-    /// Neither good nor bad, such as a time.
+    /// Neither good nor bad.
     Neutral,
+    /// A time.
+    Time,
 }
 
 /// One thing known about a device or a request.

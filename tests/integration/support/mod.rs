@@ -21,6 +21,7 @@ use pairgate::store::{self, AuditQuery, WindowSubject};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub mod chromium;
 pub mod probe;
 
 /// When every test begins.
