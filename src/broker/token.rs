@@ -355,6 +355,10 @@ fn refreshed_scope(kind: &Kind, grant: &Grant, form: &Form<'_>) -> Result<Scope,
     if !scope.is_within(&kind.scope()) {
         return Err(OAuthError::InvalidScope);
     }
+    // Policy may have changed since the device signed in.
+    if !kind.resources.contains(&grant.resource) {
+        return Err(OAuthError::InvalidGrant);
+    }
     if form.get("resource").is_some_and(|resource| resource != grant.resource) {
         return Err(OAuthError::InvalidTarget);
     }

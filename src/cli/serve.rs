@@ -19,6 +19,9 @@ use crate::http::{Edge, router, serve};
 use crate::secret::{MasterKey, Random};
 use crate::{store, telemetry};
 
+/// In the data directory: the address that the last `serve` had.
+const ISSUER_FILE: &str = "issuer";
+
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -63,7 +66,12 @@ pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
 
 /// The broker of a data directory, for a command that runs beside `serve`.
 pub async fn broker_beside(config: &Config) -> anyhow::Result<Broker> {
-    let issuer = issuer(config, config.listen)?;
+    // What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
+    let served = std::fs::read_to_string(config.data.join(ISSUER_FILE)).ok().and_then(|text| Url::parse(&text).ok());
+    let issuer = match served.filter(|_| config.public_url.is_none()) {
+        Some(served) => served,
+        None => issuer(config, config.listen)?,
+    };
     open_broker(config, issuer, true).await
 }
 
@@ -106,6 +114,7 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     })?;
     let issuer = issuer(&config, listener.local_addr()?)?;
     let broker = Arc::new(open_broker(&config, issuer.clone(), accept_clock).await?);
+    std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, stopping.clone());

@@ -1,13 +1,13 @@
 //! Approving: enter a code, see what is verified, decide. The page that the product stands on.
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
-use crate::http::extract::{PageForm, SignedIn};
+use crate::http::extract::{CODE_COOKIE, PageForm, SignedIn, cookie, set_cookie};
 use crate::http::present::{chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
@@ -36,7 +36,7 @@ pub async fn enter(
 }
 
 async fn quiet(edge: &Edge, signed_in: &SignedIn, title: &str) -> Chrome {
-    Chrome { live: false, ..chrome(edge, signed_in, title, "approve").await }
+    Chrome { live: false, ..chrome(edge, &signed_in.session, title, "approve").await }
 }
 
 /// `POST /approve`: claims the sign-in.
@@ -44,8 +44,13 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
     let user_code = form.field("user_code");
     match edge.broker().open_code(&form.signed_in.caller(), &user_code).await {
         Ok(Opened::Claimed(id)) => {
+            let mut response = Redirect::to(&format!("/approve/{id}")).into_response();
             let code = normal_form(&user_code).unwrap_or_default();
-            Redirect::to(&format!("/approve/{id}?user_code={code}")).into_response()
+            set_cookie(
+                &mut response,
+                &format!("{CODE_COOKIE}={code}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600"),
+            );
+            response
         }
         Ok(Opened::NotOurs) => page(
             StatusCode::NOT_FOUND,
@@ -70,13 +75,8 @@ fn not_done(error: crate::broker::UseCaseError) -> Response {
 }
 
 /// `GET /approve/{id}`: for the person who opened it.
-pub async fn show(
-    State(edge): State<Edge>,
-    signed_in: SignedIn,
-    Path(id): Path<i64>,
-    Query(Scanned { user_code }): Query<Scanned>,
-) -> Response {
-    render(&edge, &signed_in, GrantId(id), &user_code.unwrap_or_default(), Vec::new()).await
+pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<i64>, headers: HeaderMap) -> Response {
+    render(&edge, &signed_in, GrantId(id), cookie(&headers, CODE_COOKIE).unwrap_or_default(), Vec::new()).await
 }
 
 async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str, errors: Vec<String>) -> Response {

@@ -47,6 +47,6 @@ pub async fn list(
         .collect();
     page(
         StatusCode::OK,
-        &AuditPage { chrome: chrome(&edge, &signed_in, "Audit", "audit").await, rows, older, verified: None },
+        &AuditPage { chrome: chrome(&edge, &signed_in.session, "Audit", "audit").await, rows, older, verified: None },
     )
 }

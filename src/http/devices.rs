@@ -48,7 +48,7 @@ async fn render_list(
     };
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let list = DevicesPage {
-        chrome: chrome(edge, signed_in, "Devices", "devices").await,
+        chrome: chrome(edge, &signed_in.session, "Devices", "devices").await,
         query,
         rows: devices.iter().map(|device| device_row(device, label(edge, device), now)).collect(),
         total,
@@ -124,7 +124,7 @@ async fn device_page(
     let site = broker.site(&device.facts.site).await?;
     let facts = device.facts.clone();
     Ok(DevicePage {
-        chrome: chrome(edge, signed_in, &facts.name, "devices").await,
+        chrome: chrome(edge, &signed_in.session, &facts.name, "devices").await,
         id: device.id.to_string(),
         state: device.state.as_str().into(),
         kind: label(edge, &device).to_owned(),

@@ -198,15 +198,6 @@ impl TestBroker {
     }
 }
 
-/// A plain POST of a form with exactly these headers.
-pub async fn post(wire: &Wire, url: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> RawAnswer {
-    let mut request = wire.post(url).form(fields);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    wire.send(request).await.unwrap()
-}
-
 trait ParseId {
     fn parse_id(&self) -> pairgate::id::DeviceId;
 }
