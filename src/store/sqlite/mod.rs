@@ -45,13 +45,17 @@ impl SqliteStore {
     /// # Errors
     /// If the file can't be opened, or holds migrations other than this program's (checksums are compared).
     pub fn open(path: &Path) -> Result<Self> {
+        // Two processes that start at once must not both make the tables. The lock goes with the file handle, also when the process is killed.
+        let opening = lock(&path.with_extension("lock"))?;
         make_private(path)?;
         let mut writer = Connection::open(path).map_err(failed)?;
         configure(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         migrations::migrations::runner()
+            .set_grouped(true)
             .run(&mut writer)
             .map_err(|error| StoreError::Failed(format!("migration of {}: {error}", path.display())))?;
+        drop(opening);
         let watcher = open_reader(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -86,11 +90,22 @@ impl SqliteStore {
     }
 }
 
-/// Makes the file before SQLite does, for its owner only; SQLite gives its `-wal` and `-shm` the same mode.
+/// Makes a new file before SQLite does, for its owner only; SQLite gives its `-wal` and `-shm` the same mode.
+/// An existing one is not touched: closing any handle of it would drop SQLite's own locks in this process.
 fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.map(drop).map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Failed(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until nobody else holds this lock file.
+fn lock(path: &Path) -> Result<std::fs::File> {
+    let file = std::fs::File::create(path).and_then(|file| file.lock().map(|()| file));
+    file.map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))
 }
 
 fn open_reader(path: &Path) -> Result<Connection> {

@@ -72,6 +72,11 @@ fn serve(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
         let mut next = Some(first);
         while let Some(change) = next {
             answers.push(change(connection));
+            // On a full disk, for example, SQLite ends the whole transaction by itself. Without this, what follows would be committed one by one,
+            // while its askers are told that nothing was.
+            if connection.is_autocommit() {
+                break;
+            }
             next = if answers.len() < BATCH { changes.try_recv().ok() } else { None };
         }
         let committed = connection.prepare_cached("COMMIT").and_then(|mut statement| statement.execute([]));

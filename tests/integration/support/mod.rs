@@ -14,9 +14,7 @@ use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::site::Site;
 use pairgate::secret::{MasterKey, Random};
-use pairgate::simulator::{
-    DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
-};
+use pairgate::simulator::{DeviceKey, PageOperator, PairingStatus, SimulatedDevice, TokenAnswer, Tokens, Wire};
 use pairgate::store::{self, AuditQuery, WindowSubject};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
