@@ -19,6 +19,7 @@ use pairgate::store::{self, AuditQuery, WindowSubject};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub mod child;
 pub mod chromium;
 pub mod probe;
 

@@ -1,0 +1,90 @@
+//! The real binary as a child process: served, killed, started again on the same data and port.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use pairgate::simulator::{PageOperator, Wire};
+
+/// A `pairgate serve` that the test started, and ends.
+pub struct Served {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    pub issuer: String,
+    port: u16,
+}
+
+/// A command on a data directory; no variable of the caller's reaches it.
+pub fn pairgate(data: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pairgate"));
+    command.args(words).arg("--data").arg(data).current_dir(data).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command
+}
+
+/// Runs one to its end.
+pub fn run(data: &Path, words: &[&str]) -> Output {
+    pairgate(data, words).output().unwrap()
+}
+
+/// Runs one with `--json` that must succeed; what it prints.
+pub fn json(data: &Path, words: &[&str]) -> serde_json::Value {
+    let output = pairgate(data, words).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Served {
+    pub fn start(data: &Path, port: u16) -> Self {
+        let listen = format!("127.0.0.1:{port}");
+        let mut child = pairgate(data, &["serve", "--listen", &listen])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("serve ended before it listened").unwrap();
+        let issuer = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        Self { child, lines, issuer, port }
+    }
+
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// SIGKILL, then a start on the same data and port.
+    pub fn killed_and_started(mut self, data: &Path) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        Self::start(data, self.port)
+    }
+
+    /// SIGTERM; how it ended.
+    pub fn stopped(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+
+    /// Somebody in front of the pages.
+    pub async fn operator(&self, data: &Path, name: &str) -> PageOperator {
+        json(data, &["operator", "add", name, "--role", "admin"]);
+        let link = json(data, &["operator", "link", name])["url"].as_str().unwrap().to_owned();
+        let operator = PageOperator::new(&self.issuer, Wire::new().unwrap()).unwrap();
+        operator.sign_in(&link).await.unwrap();
+        operator
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
