@@ -139,6 +139,25 @@ async fn a_stolen_device_code_is_worth_nothing_to_another_enrolled_device_a_031(
 }
 
 #[tokio::test]
+async fn a_thief_who_repeats_himself_does_not_fill_the_audit_log_a_031_a_091() {
+    let mut bench = Bench::new().await;
+    let thief = bench.test.paired("attic-printer-02", "printer").await;
+    let rows = bench.test.rows();
+    for _ in 0..30 {
+        is_error(&bench.test.poll(&thief, &bench.code.device_code).await, 400, "invalid_grant", "thief");
+    }
+    assert_eq!(bench.test.rows(), rows);
+    assert_eq!(bench.test.count("code.foreign_key").await, 20);
+    bench.test.advance(60);
+    bench.test.poll(&thief, &bench.code.device_code).await;
+    let records = bench.test.records().await;
+    let suppressed: Vec<_> = records.iter().filter(|record| record.event == "audit.suppressed").collect();
+    assert_eq!(suppressed.len(), 1);
+    assert!(suppressed[0].detail.starts_with("10 more"), "{}", suppressed[0].detail);
+    bench.test.pending(&mut bench.device).await;
+}
+
+#[tokio::test]
 async fn a_stolen_device_code_is_worth_nothing_to_an_unenrolled_client_a_032() {
     let mut bench = Bench::new().await;
     bench.approve().await;

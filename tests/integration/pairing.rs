@@ -173,8 +173,7 @@ async fn bodies_that_are_no_message_of_this_use_are_malformed_and_store_nothing(
         |_, claims| claims["commitment"] = Value::Null,
         |_, claims| claims["padding"] = "x".repeat(4096).into(),
     ];
-    let mut bodies: Vec<String> =
-        spoils.iter().map(|spoil| pairing_request(&device, &[1; 32], |header, claims| spoil(header, claims))).collect();
+    let mut bodies: Vec<String> = spoils.iter().map(|spoil| pairing_request(&device, &[1; 32], spoil)).collect();
     bodies.extend([String::new(), "x".into(), "a.b.c".into(), "{}".into(), "x".repeat(20_000)]);
     for body in &bodies {
         for path in [PAIRING, POLL] {
