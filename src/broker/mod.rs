@@ -272,13 +272,18 @@ impl Broker {
         peer: Option<IpAddr>,
     ) {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        let (is_recorded, suppressed) = self.refusals.admit(peer, context.now);
+        self.note_bounded(event, device, detail, &context).await;
+    }
+
+    /// The same for whoever is known, and may repeat himself all the same.
+    async fn note_bounded(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, context: &Context) {
+        let (is_recorded, suppressed) = self.refusals.admit(context.peer, context.now);
         if let Some((address, count)) = suppressed {
             let detail = format!("{count} more from {address}");
-            self.note(Event::Suppressed, None, &detail, &context).await;
+            self.note(Event::Suppressed, None, &detail, context).await;
         }
         if is_recorded {
-            self.note(event, device, detail, &context).await;
+            self.note(event, device, detail, context).await;
             self.wake.pages();
         }
     }

@@ -292,21 +292,15 @@ impl Broker {
         let by = thief.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
         let detail = format!("presented by {} with key {by}", thief.id);
         let context = Context { now: self.now(), actor: Actor::Device(thief.id.clone()), peer: presented.peer };
-        let noted = if grant.state == GrantState::Redeemed {
-            self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await.map(|_| ())
-        } else {
-            let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
-            self.store
-                .record(
-                    Event::ForeignKeyOnCode,
-                    owner.as_ref().map(|owner| &owner.id),
-                    &format!("sign-in {}: {detail}", grant.id),
-                    &context,
-                )
-                .await
-        };
-        self.wake.pages();
-        noted.map_or(OAuthError::Unavailable, |()| OAuthError::InvalidGrant)
+        if grant.state == GrantState::Redeemed {
+            let revoked = self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await;
+            self.wake.pages();
+            return revoked.map_or_else(OAuthError::from, |_| OAuthError::InvalidGrant);
+        }
+        let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
+        let detail = format!("sign-in {}: {detail}", grant.id);
+        self.note_bounded(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &detail, &context).await;
+        OAuthError::InvalidGrant
     }
 
     /// The access token (RFC 9068), bound to the key. No path leads around `cnf`.

@@ -494,7 +494,7 @@ async fn every_answer_to_an_authentic_proof_carries_the_next_nonce() {
     let bench = Bench::new().await;
     let (id, device) = (bench.device.id.clone(), &bench.device);
     let id = id.as_str();
-    let rows: [(&str, u16, Vec<(&str, &str)>); 9] = [
+    let rows = [
         (CODE, 400, vec![("client_id", id), ("scope", "Mail.Read")]),
         (CODE, 400, vec![("client_id", id), ("resource", "urn:x")]),
         (CODE, 200, vec![("client_id", id)]),
