@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub mod chromium;
+pub mod visitor;
 
 /// When every test begins.
 pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
