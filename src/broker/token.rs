@@ -17,34 +17,19 @@ use tokio::sync::watch;
 use crate::broker::Broker;
 use crate::broker::device_authorization::Answer;
 use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented};
-use crate::id::GrantId;
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::device::{Device, DeviceState, PinnedKey};
-use crate::model::grant::{Grant, GrantState, Standing};
+use crate::model::grant::{Grant, GrantState, Standing, parse_reference, reference};
 use crate::model::kind::Kind;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scope;
 use crate::oauth::{DEVICE_CODE_GRANT, REFRESH_TOKEN_GRANT, TokenResponse};
-use crate::secret::{Bytes32, b64u, from_b64u, is_equal, sha256};
+use crate::secret::{Bytes32, b64u, is_equal, sha256};
 use crate::store::{Redemption, Rotation};
 
 /// The longest that a poll is held (RFC 7240 `wait`), in seconds.
 pub const MAX_WAIT: u32 = 25;
-
-/// A device code or refresh token: the grant's row, for finding it, and 256 secret bits, for proving it.
-pub(super) fn reference(id: GrantId, secret: &Bytes32) -> String {
-    let mut bytes = [0; 40];
-    bytes[..8].copy_from_slice(&id.0.to_be_bytes());
-    bytes[8..].copy_from_slice(secret);
-    b64u(&bytes)
-}
-
-fn parse_reference(text: &str) -> Option<(GrantId, Bytes32)> {
-    let bytes = from_b64u(text).filter(|bytes| bytes.len() == 40)?;
-    let (id, secret) = bytes.split_at(8);
-    Some((GrantId(i64::from_be_bytes(id.try_into().ok()?)), secret.try_into().ok()?))
-}
 
 /// How a poll may wait.
 pub struct Patience<'a> {
@@ -357,18 +342,4 @@ fn refreshed_scope(kind: &Kind, grant: &Grant, form: &Form<'_>) -> Result<Scope,
         return Err(OAuthError::InvalidTarget);
     }
     Ok(scope)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_read_back_and_nothing_else_does() {
-        let text = reference(GrantId(4711), &[7; 32]);
-        assert_eq!(parse_reference(&text), Some((GrantId(4711), [7; 32])));
-        for broken in ["", "AAAA", &text[1..], &format!("{text}A"), &format!("{text}="), "x y"] {
-            assert_eq!(parse_reference(broken), None, "{broken}");
-        }
-    }
 }
