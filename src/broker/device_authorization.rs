@@ -5,11 +5,12 @@
 //! 3. Scope and resource are on the kind's list.
 //! 4. Mint. In one transaction the store checks the budget, ends the former open sign-in, and writes code and record.
 
-use crate::broker::{Broker, token};
+use crate::broker::Broker;
 use crate::clock::Timestamp;
 use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented, Refused, authenticate};
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::device::{Device, DeviceState};
+use crate::model::grant;
 use crate::model::kind::Kind;
 use crate::model::user_code::UserCode;
 use crate::oauth::DeviceAuthorizationResponse;
@@ -113,12 +114,12 @@ impl Broker {
         self.wake.pages();
         let user_code = user_code.display(&kind.prefix);
         Ok(DeviceAuthorizationResponse {
-            device_code: token::reference(id, &secret),
+            device_code: grant::reference(id, &secret),
             verification_uri_complete: format!("{}?user_code={user_code}", self.endpoints.verification),
             verification_uri: self.endpoints.verification.clone(),
             user_code,
             expires_in: i64::try_from(kind.code_lifetime.as_secs()).unwrap_or(300),
-            interval: crate::model::grant::INTERVAL,
+            interval: grant::INTERVAL,
         })
     }
 

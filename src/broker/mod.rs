@@ -66,6 +66,8 @@ pub struct Broker {
     pacer: pacing::Pacer,
     refusals: refusals::Refusals,
     wake: wake::Wake,
+    /// Held from the look at the guess budgets to the count of the guess: else guesses at the same moment would all find the budget unspent.
+    guessing: tokio::sync::Mutex<()>,
 }
 
 /// Why a use case did not happen.
@@ -172,6 +174,7 @@ impl Broker {
             pacer: pacing::Pacer::default(),
             refusals: refusals::Refusals::default(),
             wake: wake::Wake::default(),
+            guessing: tokio::sync::Mutex::default(),
             store,
             clock,
             random,
@@ -280,13 +283,18 @@ impl Broker {
         peer: Option<IpAddr>,
     ) {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        let (is_recorded, suppressed) = self.refusals.admit(peer, context.now);
+        self.note_bounded(event, device, detail, &context).await;
+    }
+
+    /// The same for whoever is known, and may repeat himself all the same.
+    async fn note_bounded(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, context: &Context) {
+        let (is_recorded, suppressed) = self.refusals.admit(context.peer, context.now);
         if let Some((address, count)) = suppressed {
             let detail = format!("{count} more from {address}");
-            self.note(Event::Suppressed, None, &detail, &context).await;
+            self.note(Event::Suppressed, None, &detail, context).await;
         }
         if is_recorded {
-            self.note(event, device, detail, &context).await;
+            self.note(event, device, detail, context).await;
             self.wake.pages();
         }
     }

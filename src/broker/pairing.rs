@@ -25,7 +25,7 @@ use crate::model::pairing::{
 };
 use crate::model::text::clean;
 use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
-use crate::secret::{b64u, bytes32_from_b64u, is_equal, sha256};
+use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, WindowSubject};
 
 const REQUEST: &str = "pairing-request+jwt";
@@ -212,31 +212,52 @@ impl Broker {
             && claims.iss == pairing.device.as_str()
             && claims.aud == self.endpoints.issuer;
         let is_committed = is_equal(&commitment(&nonce, &pairing.jkt), &pairing.commitment);
-        if !is_its_own || !is_committed || !(16..=64).contains(&claims.jti.len()) {
-            return self
-                .refuse_pairing("a poll by a foreign key, or with a nonce that was not committed to", peer)
-                .await;
+        if !is_its_own || !(16..=64).contains(&claims.jti.len()) {
+            let why = format!("a poll by foreign key {}, or with a wrong claim", PinnedKey::short(&key.jkt()));
+            return self.refuse_poll(&pairing, &why, peer).await;
         }
+        if !is_committed {
+            return self.refuse_poll(&pairing, "a nonce that was not committed to", peer).await;
+        }
+        let PairingOfDevice { pairing, device } =
+            self.revealed(PairingOfDevice { pairing, device }, &nonce, peer).await?;
         let now = self.now();
-        let context = Context { now, actor: Actor::Anonymous, peer };
-        let base = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
-        if pairing.state == PairingState::Confirmed {
-            // Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
-            let is_current = device.state == DeviceState::Active
-                && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
-            return if is_current { self.sign_paired(base) } else { Err(PairingError::Refused) };
+        let mut answer = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
+        // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
+        let is_current = device.state == DeviceState::Active
+            && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+        match pairing.state {
+            PairingState::Confirmed if is_current => self.sign_paired(answer),
+            PairingState::Confirmed => {
+                self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await
+            }
+            PairingState::Revealed if pairing.is_open(now) => {
+                answer["status"] = "pending".into();
+                answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
+                answer["interval"] = PAIRING_INTERVAL.into();
+                self.sign_response(&answer)
+            }
+            PairingState::Requested | PairingState::Revealed | PairingState::Refused => {
+                self.refuse_poll(&pairing, "the pairing is over", peer).await
+            }
         }
-        if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
-            return Err(PairingError::Refused);
+    }
+
+    /// Step 3, on the first poll: the nonce is revealed. What the pairing is *after* that decides the answer: it may be confirmed at any moment.
+    async fn revealed(
+        &self,
+        found: PairingOfDevice,
+        nonce: &Bytes32,
+        peer: Option<IpAddr>,
+    ) -> Result<PairingOfDevice, PairingError> {
+        if found.pairing.state != PairingState::Requested {
+            return Ok(found);
         }
-        if pairing.state == PairingState::Requested {
+        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
+        if self.store.reveal_pairing(&found.pairing.id, nonce, &context).await? {
             self.wake.pages();
         }
-        let mut answer = base;
-        answer["status"] = "pending".into();
-        answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
-        answer["interval"] = PAIRING_INTERVAL.into();
-        self.sign_response(&answer)
+        Ok(self.store.pairing(&found.pairing.id).await?.unwrap_or(found))
     }
 
     fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
@@ -256,6 +277,12 @@ impl Broker {
 
     async fn refuse_pairing(&self, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
         self.note_refusal(Event::PairingRefused, None, why, peer).await;
+        Err(PairingError::Refused)
+    }
+
+    async fn refuse_poll(&self, pairing: &Pairing, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
+        let detail = format!("{why}; key {}", PinnedKey::short(&pairing.jkt));
+        self.note_refusal(Event::PairingRefused, Some(&pairing.device), &detail, peer).await;
         Err(PairingError::Refused)
     }
 

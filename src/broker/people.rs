@@ -2,7 +2,7 @@
 
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::id::OperatorId;
-use crate::model::audit::{Actor, Context};
+use crate::model::audit::{Actor, Context, Event};
 use crate::model::operator::{LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
 use crate::store::StoreError;
@@ -114,6 +114,9 @@ impl Broker {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
         let ends_at = context.now.plus(SESSION_ABSOLUTE);
         let operator = self.store.use_link(&sha256(&[&token]), &sha256(&[&id]), ends_at, &context).await?;
+        if operator.is_none() {
+            self.note_refusal(Event::LinkRefused, None, "", peer).await;
+        }
         Ok(operator.map(|_| b64u(&id)))
     }
 

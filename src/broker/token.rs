@@ -17,34 +17,19 @@ use tokio::sync::watch;
 use crate::broker::Broker;
 use crate::broker::device_authorization::Answer;
 use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented};
-use crate::id::GrantId;
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::device::{Device, DeviceState, PinnedKey};
-use crate::model::grant::{Grant, GrantState, Standing};
+use crate::model::grant::{Grant, GrantState, Standing, parse_reference, reference};
 use crate::model::kind::Kind;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scope;
 use crate::oauth::{DEVICE_CODE_GRANT, REFRESH_TOKEN_GRANT, TokenResponse};
-use crate::secret::{Bytes32, b64u, from_b64u, is_equal, sha256};
+use crate::secret::{Bytes32, b64u, is_equal, sha256};
 use crate::store::{Redemption, Rotation};
 
 /// The longest that a poll is held (RFC 7240 `wait`), in seconds.
 pub const MAX_WAIT: u32 = 25;
-
-/// A device code or refresh token: the grant's row, for finding it, and 256 secret bits, for proving it.
-pub(super) fn reference(id: GrantId, secret: &Bytes32) -> String {
-    let mut bytes = [0; 40];
-    bytes[..8].copy_from_slice(&id.0.to_be_bytes());
-    bytes[8..].copy_from_slice(secret);
-    b64u(&bytes)
-}
-
-fn parse_reference(text: &str) -> Option<(GrantId, Bytes32)> {
-    let bytes = from_b64u(text).filter(|bytes| bytes.len() == 40)?;
-    let (id, secret) = bytes.split_at(8);
-    Some((GrantId(i64::from_be_bytes(id.try_into().ok()?)), secret.try_into().ok()?))
-}
 
 /// How a poll may wait.
 pub struct Patience<'a> {
@@ -83,7 +68,8 @@ impl Broker {
             }
         } else {
             // 2.
-            Err(OAuthError::InvalidClient)
+            let why = format!("the device is {}", device.state.as_str());
+            Err(self.no_token(&device, &why, presented, OAuthError::InvalidClient).await)
         };
         Answer { outcome, nonce: Some(self.next_nonce(&confirmation.jkt)), waited }
     }
@@ -98,11 +84,16 @@ impl Broker {
         waited: &mut Option<u32>,
     ) -> Result<TokenResponse, OAuthError> {
         // 3.
-        let (id, secret) = parse_reference(form.require("device_code")?).ok_or(OAuthError::InvalidGrant)?;
-        let grant = self.store.grant(id).await?.ok_or(OAuthError::InvalidGrant)?;
-        if !is_equal(&grant.device_code_hash, &sha256(&[&secret])) {
-            return Err(OAuthError::InvalidGrant);
-        }
+        let found = match parse_reference(form.require("device_code")?) {
+            Some((id, secret)) => self.store.grant(id).await?.map(|grant| (id, secret, grant)),
+            None => None,
+        };
+        let is_real = |(_, secret, grant): &(_, Bytes32, Grant)| is_equal(&grant.device_code_hash, &sha256(&[secret]));
+        let Some((id, _, grant)) = found.filter(is_real) else {
+            return Err(self
+                .no_token(device, "a code that was never issued", presented, OAuthError::InvalidGrant)
+                .await);
+        };
         // 4. Without this, whoever steals a code and owns any enrolled device has the victim's tokens (D-01).
         if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
             return Err(self.foreign_key(&grant, device, presented).await);
@@ -146,7 +137,10 @@ impl Broker {
             }
             Standing::Denied => Err(OAuthError::AccessDenied),
             Standing::Expired => Err(OAuthError::ExpiredToken),
-            Standing::Gone => Err(OAuthError::InvalidGrant),
+            Standing::Gone => {
+                let why = format!("sign-in {} is over", grant.id);
+                Err(self.no_token(device, &why, presented, OAuthError::InvalidGrant).await)
+            }
             Standing::Approved => self.redeem(grant, device, confirmation, presented).await,
         }
     }
@@ -210,7 +204,10 @@ impl Broker {
                 self.issue(grant, &grant.scope, kind, device, confirmation, refresh_token)
             }
             Redemption::ApproverLost => Err(OAuthError::AccessDenied),
-            Redemption::Lost => Err(OAuthError::InvalidGrant),
+            Redemption::Lost => {
+                let why = format!("sign-in {} was fetched or ended at the same moment", grant.id);
+                Err(self.no_token(device, &why, presented, OAuthError::InvalidGrant).await)
+            }
         }
     }
 
@@ -221,8 +218,14 @@ impl Broker {
         form: &Form<'_>,
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
-        let (id, secret) = parse_reference(form.require("refresh_token")?).ok_or(OAuthError::InvalidGrant)?;
-        let grant = self.store.grant(id).await?.ok_or(OAuthError::InvalidGrant)?;
+        let found = match parse_reference(form.require("refresh_token")?) {
+            Some((id, secret)) => self.store.grant(id).await?.map(|grant| (id, secret, grant)),
+            None => None,
+        };
+        const UNKNOWN: &str = "a refresh token that was never issued";
+        let Some((id, secret, grant)) = found else {
+            return Err(self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await);
+        };
         let presented_hash = sha256(&[&secret]);
         if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
             // Only who has a token that was real once is worth an alarm, and ends the sign-in.
@@ -233,24 +236,18 @@ impl Broker {
             return Err(if is_real {
                 self.foreign_key(&grant, device, presented).await
             } else {
-                OAuthError::InvalidGrant
+                self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await
             });
         }
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh.ok_or(OAuthError::InvalidGrant)?;
-        let scope = match form.get("scope") {
-            // Narrower is allowed, wider never (RFC 6749 section 6, A-074).
-            Some(text) => Scope::parse(text)
-                .filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope))
-                .ok_or(OAuthError::InvalidScope)?,
-            None => grant.scope.clone(),
+        let scope = match refreshed_scope(kind, &grant, form) {
+            Ok(scope) => scope,
+            Err(error) => {
+                let why = format!("sign-in {id}: {}", error.body().error_description);
+                return Err(self.no_token(device, &why, presented, error).await);
+            }
         };
-        if !scope.is_within(&kind.scope()) {
-            return Err(OAuthError::InvalidScope);
-        }
-        if form.get("resource").is_some_and(|resource| resource != grant.resource) {
-            return Err(OAuthError::InvalidTarget);
-        }
         // The successor is derived from its predecessor: a retry gets the same one, and nothing that could be stolen is stored.
         let successor = self.refresh_key.tag(&[&secret]);
         let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
@@ -258,11 +255,21 @@ impl Broker {
             Rotation::Rotated | Rotation::Retried => {
                 self.issue(&grant, &scope, kind, device, confirmation, Some(reference(id, &successor)))
             }
-            Rotation::Reused | Rotation::Gone => {
+            Rotation::Reused => {
                 self.wake.pages();
                 Err(OAuthError::InvalidGrant)
             }
+            Rotation::Gone => {
+                let why = format!("sign-in {id} is over");
+                Err(self.no_token(device, &why, presented, OAuthError::InvalidGrant).await)
+            }
         }
+    }
+
+    /// Notes why an authenticated device gets no token; the error, to be answered.
+    async fn no_token(&self, device: &Device, why: &str, presented: &Presented<'_>, error: OAuthError) -> OAuthError {
+        self.note_refusal(Event::TokenRefused, Some(&device.id), why, presented.peer).await;
+        error
     }
 
     /// A code or token, real, in the hands of another key. The owner's pending sign-in is not touched; tokens that are out are ended.
@@ -270,21 +277,15 @@ impl Broker {
         let by = thief.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
         let detail = format!("presented by {} with key {by}", thief.id);
         let context = Context { now: self.now(), actor: Actor::Device(thief.id.clone()), peer: presented.peer };
-        let noted = if grant.state == GrantState::Redeemed {
-            self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await.map(|_| ())
-        } else {
-            let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
-            self.store
-                .record(
-                    Event::ForeignKeyOnCode,
-                    owner.as_ref().map(|owner| &owner.id),
-                    &format!("sign-in {}: {detail}", grant.id),
-                    &context,
-                )
-                .await
-        };
-        self.wake.pages();
-        noted.map_or(OAuthError::Unavailable, |()| OAuthError::InvalidGrant)
+        if grant.state == GrantState::Redeemed {
+            let revoked = self.store.revoke_grant(grant.id, Event::ForeignKeyOnCode, &detail, &context).await;
+            self.wake.pages();
+            return revoked.map_or_else(OAuthError::from, |_| OAuthError::InvalidGrant);
+        }
+        let owner = self.store.device_by_row(grant.device_row).await.ok().flatten();
+        let detail = format!("sign-in {}: {detail}", grant.id);
+        self.note_bounded(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &detail, &context).await;
+        OAuthError::InvalidGrant
     }
 
     /// The access token (RFC 9068), bound to the key. No path leads around `cnf`.
@@ -322,16 +323,23 @@ impl Broker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_read_back_and_nothing_else_does() {
-        let text = reference(GrantId(4711), &[7; 32]);
-        assert_eq!(parse_reference(&text), Some((GrantId(4711), [7; 32])));
-        for broken in ["", "AAAA", &text[1..], &format!("{text}A"), &format!("{text}="), "x y"] {
-            assert_eq!(parse_reference(broken), None, "{broken}");
-        }
+/// Scope of a refresh: narrower is allowed, wider never, nor another resource (RFC 6749 section 6, A-074).
+fn refreshed_scope(kind: &Kind, grant: &Grant, form: &Form<'_>) -> Result<Scope, OAuthError> {
+    let scope = match form.get("scope") {
+        Some(text) => Scope::parse(text)
+            .filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope))
+            .ok_or(OAuthError::InvalidScope)?,
+        None => grant.scope.clone(),
+    };
+    if !scope.is_within(&kind.scope()) {
+        return Err(OAuthError::InvalidScope);
     }
+    // Policy may have changed since the device signed in.
+    if !kind.resources.contains(&grant.resource) {
+        return Err(OAuthError::InvalidGrant);
+    }
+    if form.get("resource").is_some_and(|resource| resource != grant.resource) {
+        return Err(OAuthError::InvalidTarget);
+    }
+    Ok(scope)
 }

@@ -1,5 +1,6 @@
 //! `pairgate operator …`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -9,6 +10,7 @@ use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
 use crate::model::operator::Role;
+use crate::simulator::screen::{Paint, terminal_qr};
 
 /// Commands on operators.
 #[derive(Debug, clap::Subcommand)]
@@ -35,6 +37,11 @@ pub enum OperatorCommand {
     },
 }
 
+/// A phone can open the link, and somebody is there to scan it.
+fn is_for_phones(url: &str) -> bool {
+    std::io::stdout().is_terminal() && url.starts_with("https:")
+}
+
 /// Runs one.
 pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
@@ -55,6 +62,9 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::json(&json!({"url": url}))?;
             } else {
                 output::line(&url)?;
+                if is_for_phones(&url) {
+                    output::line(&terminal_qr(&url, Paint::Colour)?)?;
+                }
                 output::line("good once, for 10 minutes; whoever has it is this person, so hand it over in person")?;
             }
         }

@@ -20,6 +20,9 @@ use crate::http::{Edge, router, serve};
 use crate::secret::{MasterKey, Random};
 use crate::{store, telemetry};
 
+/// In the data directory: the address that the last `serve` had.
+const ISSUER_FILE: &str = "issuer";
+
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -66,14 +69,21 @@ pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
 ///
 /// Without the check of the clock, one command would write a record of the earlier time, and `serve` would then find nothing amiss.
 pub async fn broker_beside(config: &Config) -> anyhow::Result<Broker> {
-    let issuer = issuer(config, config.listen)?;
-    open_broker(config, issuer, false).await
+    open_broker(config, issuer_beside(config)?, false).await
 }
 
 /// The same, for a command that only looks: whatever the clock says.
 pub async fn broker_to_look_at(config: &Config) -> anyhow::Result<Broker> {
-    let issuer = issuer(config, config.listen)?;
-    open_broker(config, issuer, true).await
+    open_broker(config, issuer_beside(config)?, true).await
+}
+
+/// What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
+fn issuer_beside(config: &Config) -> anyhow::Result<Url> {
+    let served = std::fs::read_to_string(config.data.join(ISSUER_FILE)).ok().and_then(|text| Url::parse(&text).ok());
+    match served.filter(|_| config.public_url.is_none()) {
+        Some(served) => Ok(served),
+        None => issuer(config, config.listen),
+    }
 }
 
 /// A broker that serves.
@@ -115,6 +125,7 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     })?;
     let issuer = issuer(&config, listener.local_addr()?)?;
     let broker = Arc::new(open_broker(&config, issuer.clone(), accept_clock).await?);
+    std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, stopping.clone());

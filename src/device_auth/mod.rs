@@ -124,9 +124,9 @@ const PHISHING_CLIENT_IDS: [&str; 8] = [
     "aebc6443-996d-45c2-90f0-388ff96faa56", // Visual Studio Code
 ];
 
-/// Is this the client id of an application that phishing kits use?
+/// Is this the client id of an application that phishing kits use? In any case: the provider does not mind it either.
 pub fn is_phishing_client_id(id: &str) -> bool {
-    PHISHING_CLIENT_IDS.contains(&id)
+    PHISHING_CLIENT_IDS.iter().any(|known| known.eq_ignore_ascii_case(id))
 }
 
 /// Runs the steps.

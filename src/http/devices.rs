@@ -1,16 +1,17 @@
 //! The registry's pages: list and register, one device and what can be done with it.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::broker::UseCaseError;
 use crate::http::Edge;
-use crate::http::extract::{PageForm, SignedIn};
+use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::present::{
     chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who,
 };
+use crate::http::qr;
 use crate::http::views::{DeviceForm, DevicePage, DevicesPage};
 use crate::model::device::{Device, DeviceFacts, PinnedKey};
 use crate::model::kind::Kind;
@@ -28,7 +29,11 @@ pub struct Search {
 }
 
 /// `GET /devices`.
-pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, Query(Search { q }): Query<Search>) -> Response {
+pub async fn list(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    PageQuery(Search { q }): PageQuery<Search>,
+) -> Response {
     render_list(&edge, &signed_in, q.unwrap_or_default(), DeviceForm::default(), Vec::new()).await
 }
 
@@ -47,7 +52,7 @@ async fn render_list(
     };
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let list = DevicesPage {
-        chrome: chrome(edge, signed_in, "Devices", "devices").await,
+        chrome: chrome(edge, &signed_in.session, "Devices", "devices").await,
         query,
         rows: devices.iter().map(|device| device_row(device, label(edge, device), now)).collect(),
         total,
@@ -96,7 +101,7 @@ pub async fn register(State(edge): State<Edge>, form: PageForm) -> Response {
 }
 
 /// `GET /devices/{id}`.
-pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<String>) -> Response {
+pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, PagePath(id): PagePath<String>) -> Response {
     render(&edge, &signed_in, &id, Vec::new()).await
 }
 
@@ -123,7 +128,7 @@ async fn device_page(
     let site = broker.site(&device.facts.site).await?;
     let facts = device.facts.clone();
     Ok(DevicePage {
-        chrome: chrome(edge, signed_in, &facts.name, "devices").await,
+        chrome: chrome(edge, &signed_in.session, &facts.name, "devices").await,
         id: device.id.to_string(),
         state: device.state.as_str().into(),
         kind: label(edge, &device).to_owned(),
@@ -144,6 +149,7 @@ async fn device_page(
         window: window.map(|closes_at| when(closes_at, now)),
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
         timeline: records.iter().map(|record| timeline_entry(record, now)).collect(),
+        qr_svg: qr::svg(&format!("{}/devices/{}", broker.endpoints().issuer, device.id)),
         errors,
     })
 }
@@ -169,7 +175,7 @@ fn policy(kind: &Kind) -> Vec<String> {
 }
 
 /// `POST /devices/{id}`.
-pub async fn act(State(edge): State<Edge>, Path(id): Path<String>, form: PageForm) -> Response {
+pub async fn act(State(edge): State<Edge>, PagePath(id): PagePath<String>, form: PageForm) -> Response {
     let (broker, caller) = (edge.broker(), form.signed_in.caller());
     let outcome = match (form.field("action").as_str(), crate::id::DeviceId::new(&id)) {
         ("open_window", Ok(id)) => broker.open_window(&caller, &WindowSubject::Device(id), None).await.map(|_| ()),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::http::Edge;
@@ -22,18 +22,24 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub async fn stream(State(edge): State<Edge>, _: SignedIn, headers: axum::http::HeaderMap) -> Response {
     let (events, receiver) = mpsc::channel::<Result<Event, Infallible>>(1);
     let session = cookie(&headers, SESSION_COOKIE).unwrap_or_default().to_owned();
-    tokio::spawn(feed(edge, session, events));
+    // Before the answer: what changes after it is told, what changed before it is fetched by the page.
+    let changes = edge.broker().wake().subscribe();
+    tokio::spawn(feed(edge, session, changes, events));
     Sse::new(ReceiverStream::new(receiver)).into_response()
 }
 
-async fn feed(edge: Edge, session: String, events: mpsc::Sender<Result<Event, Infallible>>) {
-    let mut changes = edge.broker().wake().subscribe();
+async fn feed(
+    edge: Edge,
+    session: String,
+    mut changes: broadcast::Receiver<()>,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+) {
     let mut stopping = edge.0.stopping.clone();
     loop {
         let event = tokio::select! {
             changed = changes.recv() => match changed {
-                // Too many to count is a change, too.
-                Ok(()) | Err(RecvError::Lagged(_)) => Event::default().event("changed").data(""),
+                // Too many to count is a change, too. A browser drops an event without data.
+                Ok(()) | Err(RecvError::Lagged(_)) => Event::default().event("changed").data("look"),
                 Err(RecvError::Closed) => return,
             },
             () = tokio::time::sleep(HEARTBEAT) => Event::default().comment(""),

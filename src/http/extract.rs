@@ -1,13 +1,15 @@
 //! What handlers take from a request: who is at the other end, a small body, a signed-in operator, a form that belongs to the session.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
 use crate::broker::people::Session;
@@ -126,6 +128,9 @@ fn to_sign_in(asked: &str, is_get: bool) -> Response {
     response
 }
 
+/// The code that was typed last, for the page that shows it beside the device's; in the address it would stay in the browser's history.
+pub const CODE_COOKIE: &str = "__Host-code";
+
 /// Where to go after signing in.
 pub const RETURN_COOKIE: &str = "__Host-return";
 
@@ -146,20 +151,50 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
+/// Adds a cookie to an answer.
+pub fn set_cookie(response: &mut Response, cookie: &str) {
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+/// The variable part of a page's address. An address that no page of ours leads to gets the page that says so, and nothing of itself back.
+pub struct PagePath<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PagePath<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let path = Path::from_request_parts(parts, state).await.ok();
+        path.map(|Path(path)| Self(path)).ok_or_else(present::no_such_page)
+    }
+}
+
+/// The query of a page's address; as [`PagePath`].
+pub struct PageQuery<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageQuery<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let query = Query::from_request_parts(parts, state).await.ok();
+        query.map(|Query(query)| Self(query)).ok_or_else(present::no_such_page)
+    }
+}
+
 /// A form posted by a page of this session.
 ///
 /// Without the token, another site's page could post in the operator's name wherever a browser sends neither `Origin` nor `Sec-Fetch-Site`.
 pub struct PageForm {
     /// Who posted it.
     pub signed_in: SignedIn,
-    body: Bytes,
+    fields: HashMap<String, String>,
 }
 
 impl PageForm {
-    /// A field's value, trimmed; empty if absent or repeated.
+    /// A field's value, trimmed; empty if absent.
     pub fn field(&self, name: &str) -> String {
-        let form = Form::parse(&self.body);
-        form.as_ref().ok().and_then(|form| form.get(name)).unwrap_or_default().trim().to_owned()
+        self.fields.get(name).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
 }
 
@@ -174,10 +209,10 @@ impl FromRequest<Edge> for PageForm {
             return Err(present::refused_form());
         }
         let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
-        let is_ours = Form::parse(&body).is_ok_and(|form| {
-            form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token))
-        });
-        if is_ours { Ok(Self { signed_in, body }) } else { Err(present::refused_form()) }
+        // A field that stands twice makes two readings possible; no page of ours sends one.
+        let Ok(form) = Form::parse(&body) else { return Err(present::refused_form()) };
+        let is_ours = form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token));
+        if is_ours { Ok(Self { signed_in, fields: form.into_fields() }) } else { Err(present::refused_form()) }
     }
 }
 

@@ -33,6 +33,7 @@ pub mod extract;
 pub mod overview;
 pub mod pair;
 pub mod present;
+pub mod qr;
 pub mod serve;
 pub mod sign_in;
 pub mod views;

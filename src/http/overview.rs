@@ -33,7 +33,7 @@ async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, Sto
     let (signed_in_today, refused_today) = broker.audit_counts(midnight).await?;
     let window_open = broker.window(&WindowSubject::Site(DEFAULT_SITE.into())).await?;
     Ok(OverviewPage {
-        chrome: chrome(edge, signed_in, "Overview", "overview").await,
+        chrome: chrome(edge, &signed_in.session, "Overview", "overview").await,
         pairings: pairings.iter().take(ROWS as usize).map(|found| pending_pairing(found, now)).collect(),
         sign_ins: grants.iter().map(|found| pending_sign_in(found, signed_in, now)).collect(),
         signed_in_today,

@@ -1,6 +1,6 @@
 //! Pairing pages: the list with the site's window, and one pairing with its two ways to confirm.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::broker::UseCaseError;
 use crate::broker::pairing::Confirm;
 use crate::http::Edge;
-use crate::http::extract::{PageForm, SignedIn};
+use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::present::{chrome, device_row, page, pending_pairing, problems, refused_form, unavailable, when};
 use crate::http::views::{Fact, FactState, PairDonePage, PairListPage, PairPage};
 use crate::model::device::{Device, DeviceState, PinnedKey};
@@ -34,7 +34,7 @@ async fn list_page(edge: &Edge, signed_in: &SignedIn) -> Result<PairListPage, St
     let label =
         |device: &Device| broker.kind(&device.facts.kind).map_or(device.facts.kind.clone(), |kind| kind.label.clone());
     Ok(PairListPage {
-        chrome: chrome(edge, signed_in, "Pair", "pair").await,
+        chrome: chrome(edge, &signed_in.session, "Pair", "pair").await,
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
         window: broker.window(&site()).await?.map(|closes_at| when(closes_at, now)),
         waiting: waiting.iter().map(|device| device_row(device, &label(device), now)).collect(),
@@ -73,8 +73,8 @@ pub struct Scanned {
 pub async fn show(
     State(edge): State<Edge>,
     signed_in: SignedIn,
-    Path(id): Path<String>,
-    Query(Scanned { key }): Query<Scanned>,
+    PagePath(id): PagePath<String>,
+    PageQuery(Scanned { key }): PageQuery<Scanned>,
 ) -> Response {
     render(&edge, &signed_in, &id, key, Vec::new()).await
 }
@@ -83,7 +83,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, scanned: Option<Str
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     match edge.broker().pairing(&signed_in.caller(), id).await {
         Ok(PairingOfDevice { pairing, device }) => {
-            let chrome = chrome(edge, signed_in, &format!("Pair {}", device.facts.name), "pair").await;
+            let chrome = chrome(edge, &signed_in.session, &format!("Pair {}", device.facts.name), "pair").await;
             let key_full = b64u(&pairing.jkt);
             let scanned_matches = scanned.map(|scanned| scanned == key_full);
             let ready = pairing.device_nonce.is_some();
@@ -161,7 +161,7 @@ fn facts(pairing: &Pairing, device: &Device) -> Vec<Fact> {
 }
 
 /// `POST /pair/{id}`.
-pub async fn decide(State(edge): State<Edge>, Path(id): Path<String>, form: PageForm) -> Response {
+pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<String>, form: PageForm) -> Response {
     let (broker, caller) = (edge.broker(), form.signed_in.caller());
     let key = form.field("key");
     let outcome = match form.field("action").as_str() {
@@ -196,7 +196,7 @@ async fn done(edge: &Edge, signed_in: &SignedIn, device: &Device, paired: bool) 
     };
     let title = if paired { "Paired" } else { "Not paired" };
     let done = PairDonePage {
-        chrome: crate::http::views::Chrome { live: false, ..chrome(edge, signed_in, title, "pair").await },
+        chrome: crate::http::views::Chrome { live: false, ..chrome(edge, &signed_in.session, title, "pair").await },
         device_id: device.id.to_string(),
         device_name: device.facts.name.clone(),
         key: device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt)),

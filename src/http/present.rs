@@ -6,10 +6,10 @@ use axum::response::{Html, IntoResponse as _, Response};
 use tower_http::csrf::ProtectionError;
 
 use crate::broker::UseCaseError;
+use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
-use crate::http::extract::SignedIn;
 use crate::http::views::{Chrome, DeviceRow, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
 use crate::model::device::{Device, PinnedKey};
@@ -28,11 +28,11 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response {
 }
 
 /// The frame of a page for a signed-in operator.
-pub async fn chrome(edge: &Edge, signed_in: &SignedIn, title: &str, active: &'static str) -> Chrome {
+pub async fn chrome(edge: &Edge, session: &Session, title: &str, active: &'static str) -> Chrome {
     let site = edge.broker().site(DEFAULT_SITE).await.ok().flatten().map_or_else(String::new, |site| site.name);
     Chrome {
-        operator: Some(signed_in.session.operator.name.clone()),
-        csrf: edge.broker().csrf_token(&signed_in.session),
+        operator: Some(session.operator.name.clone()),
+        csrf: edge.broker().csrf_token(session),
         site,
         active,
         live: true,
@@ -185,8 +185,13 @@ pub fn cross_site(_: ProtectionError) -> axum::http::Response<axum::body::Body> 
     refused_form()
 }
 
-/// No such page.
+/// Every address that is not a route.
 pub async fn not_found() -> Response {
+    no_such_page()
+}
+
+/// No such page.
+pub fn no_such_page() -> Response {
     let lines = vec!["There is no page at this address.".into()];
     message(StatusCode::NOT_FOUND, "Not here", lines, Some(("/", "Overview")))
 }

@@ -51,8 +51,10 @@ pub enum FactState {
     Failed,
     /// Only the device says so; nobody checked.
     Claimed,
-    /// Neither good nor bad, such as a time.
+    /// Neither good nor bad.
     Neutral,
+    /// A time.
+    Time,
 }
 
 /// One thing known about a device or a request.
@@ -266,6 +268,8 @@ pub struct DevicePage {
     pub timeline: Vec<TimelineEntry>,
     /// What was wrong with the last attempt, one sentence each; empty if nothing was.
     pub errors: Vec<String>,
+    /// QR code of this page's address, as SVG; trusted, not escaped.
+    pub qr_svg: String,
 }
 
 /// Pair: what waits and what could.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::id::{GrantId, OperatorId};
 use crate::oauth::scope::Scope;
-use crate::secret::Bytes32;
+use crate::secret::{Bytes32, b64u, from_b64u};
 
 /// Seconds between polls to begin with (RFC 8628 section 3.2).
 pub const INTERVAL: i64 = 5;
@@ -127,6 +127,21 @@ pub struct Refresh {
     pub ends_at: Timestamp,
 }
 
+/// A device code or refresh token: the grant's row, for finding it, and 256 secret bits, for proving it.
+pub fn reference(id: GrantId, secret: &Bytes32) -> String {
+    let mut bytes = [0; 40];
+    bytes[..8].copy_from_slice(&id.0.to_be_bytes());
+    bytes[8..].copy_from_slice(secret);
+    b64u(&bytes)
+}
+
+/// Reads one back; `None` if it can't be one.
+pub fn parse_reference(text: &str) -> Option<(GrantId, Bytes32)> {
+    let bytes = from_b64u(text).filter(|bytes| bytes.len() == 40)?;
+    let (id, secret) = bytes.split_at(8);
+    Some((GrantId(i64::from_be_bytes(id.try_into().ok()?)), secret.try_into().ok()?))
+}
+
 /// What a poll with the right key sees. One match decides; a store error is never among it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -219,6 +234,15 @@ mod tests {
             (GrantState::Revoked, 1, Standing::Gone),
         ] {
             assert_eq!(grant(state).standing(Timestamp::from_millis(at)), expected, "{state:?} at {at}");
+        }
+    }
+
+    #[test]
+    fn references_read_back_and_nothing_else_does() {
+        let text = reference(GrantId(4711), &[7; 32]);
+        assert_eq!(parse_reference(&text), Some((GrantId(4711), [7; 32])));
+        for broken in ["", "AAAA", &text[1..], &format!("{text}A"), &format!("{text}="), "x y"] {
+            assert_eq!(parse_reference(broken), None, "{broken}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! readers of one body can see two different requests.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use crate::oauth::error::OAuthError;
 
@@ -39,6 +40,11 @@ impl<'a> Form<'a> {
     /// A parameter's value; `None` if absent or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref()).filter(|value| !value.is_empty())
+    }
+
+    /// All parameters, to keep.
+    pub fn into_fields(self) -> HashMap<String, String> {
+        self.0.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
     }
 
     /// A parameter that must be there.

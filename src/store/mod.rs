@@ -374,7 +374,7 @@ pub trait OperatorStore: Send + Sync {
     async fn add_link(&self, operator: &str, hash: &Bytes32, expires_at: Timestamp, context: &Context) -> Result<bool>;
     /// Whose unused link this is.
     async fn link(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<Operator>>;
-    /// Spends a link, once, and opens a session. `None` if it is spent, too old or wrong.
+    /// Spends a link, once, and opens a session. `None` if it is spent, too old or wrong; that record is the caller's, who bounds how many there are.
     async fn use_link(
         &self,
         link: &Bytes32,

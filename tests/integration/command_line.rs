@@ -1,1 +1,238 @@
-//! To be written.
+//! The command line, as a person and as a script see it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Output;
+
+use pairgate::simulator::{DeviceKey, PairingStatus, SimulatedDevice, TokenAnswer, Wire};
+
+use crate::support::child::{Served, free_port, json, pairgate, run};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn refused(data: &Path, words: &[&str], code: i32, advice: &str) {
+    let output = run(data, words);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+    assert!(said.contains(advice), "{words:?} should say '{advice}': {said}");
+    assert!(!said.contains("stack backtrace") && !said.contains("panicked"), "{said}");
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn the_demo_tells_the_whole_story_and_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = done(&run(folder.path(), &["demo", "--auto"]));
+    for part in [
+        "The broker starts",
+        "Facilities registers a printer",
+        "The printer asks to be paired",
+        "A technician confirms the key",
+        "only this key is lobby-printer-01",
+        "The printer asks for a code",
+        "PRN-",
+        "My number:",
+        "approves",
+        "The printer has its token",
+        "Strangers ask for codes",
+        "A thief has stolen",
+        "not slow_down",
+        "The audit log is checked",
+        "What was refused",
+        "401 invalid_client",
+        "All ten steps happened as told.",
+    ] {
+        assert!(story.contains(part), "the story lacks '{part}':\n{story}");
+    }
+    assert!(!story.contains("eyJ"), "no token is printed");
+}
+
+#[test]
+fn a_device_s_life_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let added =
+        json(data, &["device", "add", "lobby-printer-01", "--kind", "printer", "--room", "EG-01", "--name", "Lobby"]);
+    assert_eq!((added["id"].as_str(), added["state"].as_str()), (Some("lobby-printer-01"), Some("registered")));
+    refused(data, &["device", "add", "lobby-printer-01", "--kind", "printer"], 1, "ids are never reused");
+    refused(data, &["device", "add", "Lobby", "--kind", "fax"], 1, "printer, tv, console");
+    refused(data, &["device", "add", "29d9ed98-a469-4536-ade2-f981bc1d605e", "--kind", "tv"], 1, "phishing kits");
+    refused(data, &["device", "show", "nobody-01"], 1, "there is no device 'nobody-01'");
+    refused(data, &["device", "add"], 2, "--kind");
+    assert_eq!(json(data, &["device", "list", "lobby"]).as_array().unwrap().len(), 1);
+    assert!(done(&run(data, &["device", "list"])).contains("lobby-printer-01  registered  printer"));
+    assert_eq!(json(data, &["device", "suspend", "lobby-printer-01"])["state"], "suspended");
+    refused(data, &["pairing", "open", "lobby-printer-01"], 1, "resume it first");
+    assert_eq!(json(data, &["device", "resume", "lobby-printer-01"])["state"], "registered");
+    refused(data, &["device", "retire", "lobby-printer-01"], 1, "--for-ever");
+    assert_eq!(json(data, &["device", "retire", "lobby-printer-01", "--for-ever"])["state"], "retired");
+    refused(data, &["device", "resume", "lobby-printer-01"], 1, "is retired");
+    refused(data, &["device", "add", "lobby-printer-01", "--kind", "tv"], 1, "ids are never reused");
+    let shown = done(&run(data, &["device", "show", "lobby-printer-01"]));
+    assert!(shown.contains("device.retired") && shown.contains("command-line"), "{shown}");
+}
+
+#[test]
+fn people_the_site_and_configuration_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    refused(data, &["operator", "link", "dana"], 1, "pairgate operator add dana");
+    json(data, &["operator", "add", "dana", "--role", "approver"]);
+    refused(data, &["operator", "add", "dana", "--role", "admin"], 1, "is taken");
+    refused(data, &["operator", "add", "d\u{430}na", "--role", "admin"], 1, "A-Z, a-z");
+    refused(data, &["operator", "add", "emil", "--role", "king"], 2, "possible values");
+    assert!(
+        json(data, &["operator", "link", "dana"])["url"]
+            .as_str()
+            .unwrap()
+            .starts_with("http://127.0.0.1:8628/sign-in?token=")
+    );
+    json(data, &["operator", "disable", "dana"]);
+    refused(data, &["operator", "link", "dana"], 1, "there is no operator 'dana'");
+    assert!(json(data, &["operator", "list"])[0]["disabled_at"].is_string());
+    let site = json(data, &["site", "set", "--name", "Berlin HQ", "--network", "10.2.0.0/16", "--network", "fd00::/8"]);
+    assert_eq!(site["networks"], serde_json::json!(["10.2.0.0/16", "fd00::/8"]));
+    assert_eq!(json(data, &["site", "show"])["name"], "Berlin HQ");
+    assert!(done(&run(data, &["config", "check"])).contains("the configuration is good"));
+    let example = done(&run(data, &["config", "example"]));
+    std::fs::write(data.join("pairgate.toml"), example).unwrap();
+    assert!(done(&run(data, &["config", "check"])).contains("printer, tv, console"));
+    std::fs::write(data.join("pairgate.toml"), "listen = '127.0.0.1:9'\nuser_code_length = 4\n").unwrap();
+    refused(data, &["config", "check"], 1, "line 2");
+    refused(data, &["device", "list"], 1, "user_code_length");
+    std::fs::remove_file(data.join("pairgate.toml")).unwrap();
+    refused(data, &["serve", "--listen", "0.0.0.0:8628"], 1, "proxy");
+}
+
+#[test]
+fn a_lost_or_open_master_key_stops_everything_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    done(&run(data, &["device", "list"]));
+    let key = data.join("master.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    refused(data, &["device", "list"], 1, "chmod 600");
+    std::fs::remove_file(&key).unwrap();
+    refused(data, &["device", "list"], 1, "master.key");
+    assert!(!key.exists(), "a database that has keys gets no new master key");
+    std::fs::write(&key, pairgate::secret::b64u(&[1; 32])).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    refused(data, &["device", "list"], 1, "master key is not the one");
+    for file in ["pairgate.db", "master.key"] {
+        assert_eq!(
+            std::fs::metadata(data.join(file)).unwrap().permissions().mode() & 0o077,
+            0,
+            "{file} is for its owner only"
+        );
+    }
+}
+
+#[test]
+fn the_audit_log_names_its_first_bad_entry_and_a_cut_off_end_shows_by_its_anchor() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    for id in ["printer-01", "printer-02", "printer-03"] {
+        json(data, &["device", "add", id, "--kind", "printer"]);
+    }
+    let verdict = json(data, &["audit", "verify"]);
+    let anchor = format!("{}:{}", verdict["records"], verdict["head"].as_str().unwrap());
+    done(&run(data, &["audit", "verify", "--anchor", &anchor]));
+    let tail = done(&run(data, &["audit", "tail", "-n", "2"]));
+    assert!(tail.contains("printer-03") && !tail.contains("printer-01"), "{tail}");
+    let database = rusqlite::Connection::open(data.join("pairgate.db")).unwrap();
+    database.execute("UPDATE audit SET detail = 'nothing' WHERE id = 3", []).unwrap();
+    refused(data, &["audit", "verify"], 1, "entry 3 is bad");
+    database.execute("DELETE FROM audit WHERE id >= 3", []).unwrap();
+    done(&run(data, &["audit", "verify"]));
+    refused(data, &["audit", "verify", "--anchor", &anchor], 1, "cut off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_and_commands_beside_it_are_one_product() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let mut served = Served::start(data, free_port());
+    assert!(served.line().contains("nobody can sign in yet"));
+    let link = served.line().trim().to_owned();
+    let dana = pairgate::simulator::PageOperator::new(&served.issuer, Wire::new().unwrap()).unwrap();
+    dana.sign_in(&link).await.unwrap();
+    assert!(dana.sign_in(&link).await.is_err(), "once");
+    json(data, &["operator", "add", "emil", "--role", "viewer"]);
+    assert!(
+        json(data, &["operator", "link", "emil"])["url"].as_str().unwrap().starts_with(&served.issuer),
+        "links lead to where it listens"
+    );
+
+    json(data, &["device", "add", "lobby-printer-01", "--kind", "printer"]);
+    json(data, &["pairing", "open", "lobby-printer-01"]);
+    let mut printer = SimulatedDevice::new(
+        "lobby-printer-01",
+        &served.issuer,
+        DeviceKey::generate_es256().unwrap(),
+        Wire::new().unwrap(),
+    );
+    printer.request_pairing().await.unwrap();
+    let PairingStatus::Pending { digits, .. } = printer.poll_pairing().await.unwrap() else { panic!("not pending") };
+    assert_eq!(json(data, &["pairing", "list"])[0]["ready"], true);
+    refused(data, &["pairing", "confirm", "lobby-printer-01", "--number", "12"], 1, "Tries left: 2");
+    json(data, &["pairing", "confirm", "lobby-printer-01", "--number", &digits]);
+    assert!(matches!(printer.poll_pairing().await.unwrap(), PairingStatus::Paired(_)));
+    refused(data, &["pairing", "confirm", "lobby-printer-01", "--number", &digits], 1, "nothing waits");
+
+    printer.request_code(None, None).await.unwrap();
+    let held = tokio::spawn(async move {
+        let answer = printer.poll_token(Some(25)).await;
+        (printer, answer)
+    });
+    json(data, &["device", "suspend", "lobby-printer-01"]);
+    let (mut printer, answer) = held.await.unwrap();
+    assert!(
+        matches!(&answer.unwrap(), TokenAnswer::Error { error, .. } if error == "invalid_client"),
+        "another process ends a held poll"
+    );
+    json(data, &["device", "resume", "lobby-printer-01"]);
+    printer.request_code(None, None).await.unwrap();
+    let held = tokio::spawn(async move { printer.poll_token(Some(25)).await });
+    dana.register(&pairgate::simulator::DeviceForm {
+        id: "hall-tv-01".into(),
+        kind: "tv".into(),
+        name: "Hall".into(),
+        ..Default::default()
+    })
+    .await
+    .unwrap();
+    assert!(served.stopped().success(), "a held poll does not hold the stop");
+    assert!(!matches!(held.await.unwrap(), Ok(TokenAnswer::Tokens(_))));
+}
+
+#[test]
+fn a_thousand_devices_sign_in_at_once_and_the_broker_stays_small() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pairgate"))
+        .args(["simulate", "--fleet", "1000", "--json"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let printed = done(&output);
+    let summary: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(summary["signed_in"], 1000, "{summary}");
+    let peak = summary["broker_peak_memory_kib"].as_u64().unwrap_or(u64::MAX);
+    assert!(peak < 100 * 1024, "{summary}");
+}
+
+#[test]
+fn help_begins_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = done(&pairgate(folder.path(), &["--help"]).output().unwrap());
+    for word in
+        ["demo", "serve", "device", "pairing", "operator", "audit", "config", "simulate", "Begin with: pairgate demo"]
+    {
+        assert!(help.contains(word), "{word}");
+    }
+}

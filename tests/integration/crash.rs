@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ use pairgate::simulator::{
 use pairgate::store;
 use tokio::task::JoinSet;
 
-use crate::support::child::{ChildBroker, pairgate, spawn};
+use crate::support::child::{Served, free_port, json, pairgate, run};
 use crate::support::{START, TestBroker};
 
 /// Longer than any test waits: these polls are answered at once.
@@ -55,7 +56,7 @@ async fn ask_once(device: &SimulatedDevice, params: &[(&str, &str)], nonce: Opti
 
 /// The audit chain holds, and no sign-in was redeemed twice.
 fn nothing_happened_twice(data: &Path) {
-    let verdict = pairgate(data, &["audit", "verify", "--json"]).json();
+    let verdict = json(data, &["audit", "verify"]);
     assert_eq!(verdict["good"], true, "{verdict}");
     let database = rusqlite::Connection::open(data.join("pairgate.db")).unwrap();
     let twice: i64 = database
@@ -72,40 +73,40 @@ fn nothing_happened_twice(data: &Path) {
 async fn no_acknowledged_step_is_lost_by_a_kill_right_after_it_a_088() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let mut broker = ChildBroker::start(data);
-    let operator = broker.operator(data, "dana", "approver").await;
-    pairgate(data, &["device", "add", "lobby-printer-01", "--kind", "printer"]);
-    pairgate(data, &["pairing", "open", "lobby-printer-01"]);
+    let mut broker = Served::start(data, free_port());
+    let operator = broker.operator(data, "dana").await;
+    json(data, &["device", "add", "lobby-printer-01", "--kind", "printer"]);
+    json(data, &["pairing", "open", "lobby-printer-01"]);
 
     let mut device = broker.stranger("lobby-printer-01");
     let shown = device.request_pairing().await.unwrap();
-    broker = broker.crash(data); // pairing requested
+    broker = broker.killed_and_started(data); // pairing requested
     let PairingStatus::Pending { digits, .. } = device.poll_pairing().await.unwrap() else { panic!("not pending") };
-    broker = broker.crash(data); // nonce revealed
+    broker = broker.killed_and_started(data); // nonce revealed
     let PairingStatus::Pending { digits: again, .. } = device.poll_pairing().await.unwrap() else {
         panic!("no digits")
     };
     assert_eq!(again, digits, "still the same two nonces and keys");
     operator.pair_by_number(&shown.pairing_id, &digits).await.unwrap();
-    broker = broker.crash(data); // confirmed
+    broker = broker.killed_and_started(data); // confirmed
     let PairingStatus::Paired(pins) = device.poll_pairing().await.unwrap() else { panic!("not paired") };
     assert_eq!(pins.issuer, broker.issuer);
 
     let code = device.request_code(None, None).await.unwrap();
-    broker = broker.crash(data); // code minted
+    broker = broker.killed_and_started(data); // code minted
     let path = operator.claim(&code.verification_uri_complete).await.unwrap();
-    broker = broker.crash(data); // claimed
+    broker = broker.killed_and_started(data); // claimed
     let shown = number(&mut device).await;
-    broker = broker.crash(data); // number shown
+    broker = broker.killed_and_started(data); // number shown
     assert_eq!(number(&mut device).await, shown);
     operator.approve(&path, &shown).await.unwrap();
-    broker = broker.crash(data); // approved
+    broker = broker.killed_and_started(data); // approved
     let first = tokens(&mut device).await;
     device.bound_key(&first).expect("signed by the key that was pinned five crashes ago");
-    broker = broker.crash(data); // redeemed
+    broker = broker.killed_and_started(data); // redeemed
     assert!(is_error(&device.poll_token(HELD).await.unwrap(), "invalid_grant"), "a spent code stays spent");
     let TokenAnswer::Tokens(second) = device.refresh().await.unwrap() else { panic!("not refreshed") };
-    broker = broker.crash(data); // refreshed
+    broker = broker.killed_and_started(data); // refreshed
 
     // A device that did not hear the answer asks with the token before: it gets the same successor, from another process, too.
     let predecessor = first.refresh_token.unwrap();
@@ -118,11 +119,11 @@ async fn no_acknowledged_step_is_lost_by_a_kill_right_after_it_a_088() {
     assert_eq!(retried.json().unwrap()["refresh_token"].as_str(), second.refresh_token.as_deref());
     assert!(matches!(device.refresh().await.unwrap(), TokenAnswer::Tokens(_)), "and that is the one in force");
 
-    pairgate(data, &["device", "suspend", "lobby-printer-01", "--json"]).json();
-    let broker = broker.crash(data); // suspended
+    json(data, &["device", "suspend", "lobby-printer-01"]);
+    let broker = broker.killed_and_started(data); // suspended
     assert!(is_error(&device.refresh().await.unwrap(), "invalid_client"));
-    pairgate(data, &["device", "resume", "lobby-printer-01", "--json"]).json();
-    let _broker = broker.crash(data); // resumed
+    json(data, &["device", "resume", "lobby-printer-01"]);
+    let _broker = broker.killed_and_started(data); // resumed
     assert!(is_error(&device.refresh().await.unwrap(), "invalid_grant"), "what was ended stays ended");
     assert!(device.request_code(None, None).await.is_ok());
     nothing_happened_twice(data);
@@ -132,15 +133,15 @@ async fn no_acknowledged_step_is_lost_by_a_kill_right_after_it_a_088() {
 async fn a_denial_stays_one_whatever_is_killed_after_it_a_088() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let mut broker = ChildBroker::start(data);
-    let operator = broker.operator(data, "dana", "approver").await;
+    let mut broker = Served::start(data, free_port());
+    let operator = broker.operator(data, "dana").await;
     let mut device = broker.paired(data, "lobby-printer-01").await;
 
     let code = device.request_code(None, None).await.unwrap();
     let path = operator.claim(&code.verification_uri_complete).await.unwrap();
     operator.deny(&path).await.unwrap();
     for _ in 0..2 {
-        broker = broker.crash(data);
+        broker = broker.killed_and_started(data);
         assert!(matches!(device.poll_token(HELD).await.unwrap(), TokenAnswer::Denied));
         assert!(operator.approve(&path, "00").await.is_err(), "there is nothing to approve any more");
     }
@@ -153,7 +154,7 @@ async fn a_denial_stays_one_whatever_is_killed_after_it_a_088() {
     for _ in 0..2 {
         assert!(operator.approve(&path, &wrong).await.is_err());
     }
-    let _broker = broker.crash(data);
+    let _broker = broker.killed_and_started(data);
     assert!(operator.approve(&path, &wrong).await.is_err());
     assert!(matches!(device.poll_token(HELD).await.unwrap(), TokenAnswer::Denied));
     nothing_happened_twice(data);
@@ -163,8 +164,8 @@ async fn a_denial_stays_one_whatever_is_killed_after_it_a_088() {
 async fn nonces_of_a_killed_process_are_refused_and_devices_recover_by_themselves_a_088_a_025() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let broker = ChildBroker::start(data);
-    let operator = broker.operator(data, "dana", "approver").await;
+    let broker = Served::start(data, free_port());
+    let operator = broker.operator(data, "dana").await;
     let mut device = broker.paired(data, "lobby-printer-01").await;
     let code = device.request_code(None, None).await.unwrap();
     let former = device.dpop_nonce().unwrap().to_owned();
@@ -176,7 +177,7 @@ async fn nonces_of_a_killed_process_are_refused_and_devices_recover_by_themselve
     let recorded =
         device.proof("POST", &format!("{}/token", broker.issuer), Some(&former), "recorded-by-a-thief").unwrap();
 
-    let _broker = broker.crash(data);
+    let _broker = broker.killed_and_started(data);
     let answer = ask_once(&device, &params, Some(&former), "a-new-jti-for-this").await;
     assert_eq!((answer.status, answer.oauth_error().unwrap().0.as_str()), (400, "use_dpop_nonce"));
     let replayed = device.post_form("/token", &params, &[("dpop", &recorded)]).await.unwrap();
@@ -193,19 +194,86 @@ fn a_first_start_that_is_killed_at_any_moment_does_not_spoil_the_data_a_088() {
     for moment in ["", "pairgate.lock", "pairgate.db", "pairgate.db-wal", "master.key"] {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..3 {
-            let mut child = spawn(folder.path(), &["serve", "--listen", "127.0.0.1:0"]);
+            let mut child = pairgate(folder.path(), &["serve", "--listen", "127.0.0.1:0"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             while !folder.path().join(moment).exists() && child.try_wait().unwrap().is_none() {
                 std::thread::yield_now();
             }
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        let mut broker = ChildBroker::start(folder.path());
+        let mut broker = Served::start(folder.path(), free_port());
         assert!(broker.issuer.starts_with("http://127.0.0.1:"), "killed when there was '{moment}'");
         broker.kill();
-        pairgate(folder.path(), &["operator", "list", "--json"]).json();
+        json(folder.path(), &["operator", "list"]);
         nothing_happened_twice(folder.path());
     }
+}
+
+/// Eight devices with approved codes fetch their tokens while the process is killed after the k-th answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_of_many_redemptions_issues_nothing_twice_a_088() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let mut served = Served::start(data, free_port());
+    let dana = served.operator(data, "dana").await;
+    json(data, &["pairing", "open", "--site"]);
+    let mut devices = Vec::new();
+    for number in 0..8 {
+        let id = format!("printer-{number:02}");
+        json(data, &["device", "add", &id, "--kind", "printer"]);
+        let mut device = served.stranger(&id);
+        let shown = device.request_pairing().await.unwrap();
+        let PairingStatus::Pending { digits, .. } = device.poll_pairing().await.unwrap() else { panic!("not pending") };
+        dana.pair_by_number(&shown.pairing_id, &digits).await.unwrap();
+        device.poll_pairing().await.unwrap();
+        devices.push(device);
+    }
+    for killed_after in 0..8 {
+        let mut codes = Vec::new();
+        for device in &mut devices {
+            codes.push(approved(&dana, device).await);
+        }
+        let polls: Vec<_> = devices
+            .drain(..)
+            .map(|mut device| {
+                tokio::spawn(async move {
+                    let answer = device.poll_token(Some(1)).await;
+                    (device, matches!(answer, Ok(TokenAnswer::Tokens(_))))
+                })
+            })
+            .collect();
+        let mut issued = Vec::new();
+        for (number, poll) in polls.into_iter().enumerate() {
+            if number == killed_after {
+                served = served.killed_and_started(data);
+            }
+            let (device, is_issued) = poll.await.unwrap();
+            devices.push(device);
+            issued.push(is_issued);
+        }
+        for ((device, code), was_issued) in devices.iter_mut().zip(&codes).zip(issued) {
+            device.adopt_device_code(code);
+            let answer = device.poll_token(Some(1)).await.unwrap();
+            let is_issued_now = matches!(answer, TokenAnswer::Tokens(_));
+            assert!(!(was_issued && is_issued_now), "one code, two tokens");
+        }
+    }
+    let records = json(data, &["audit", "verify"]);
+    assert_eq!(records["good"], true);
+}
+
+async fn approved(dana: &PageOperator, device: &mut SimulatedDevice) -> String {
+    let code = device.request_code(None, None).await.unwrap();
+    let path = dana.claim(&code.verification_uri_complete).await.unwrap();
+    let TokenAnswer::Pending { confirmation_number: Some(number) } = device.poll_token(Some(1)).await.unwrap() else {
+        panic!("no number")
+    };
+    dana.approve(&path, &number).await.unwrap();
+    code.device_code
 }
 
 /// Where a device is in its sign-in. A step that got no answer is done again after the restart.
@@ -284,7 +352,7 @@ impl Player {
 }
 
 /// All play until the broker is killed, after so many answers.
-async fn round(broker: ChildBroker, players: Vec<Player>, answers: usize) -> Vec<Player> {
+async fn round(broker: Served, players: Vec<Player>, answers: usize) -> Vec<Player> {
     let (broker, answered) = (Arc::new(Mutex::new(broker)), Arc::new(AtomicUsize::new(0)));
     let mut playing = JoinSet::new();
     for mut player in players {
@@ -312,8 +380,9 @@ async fn kills_at_random_moments_lose_nothing_acknowledged_and_redeem_nothing_tw
     const ROUNDS: usize = 12;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let mut broker = ChildBroker::start(data);
-    let operator = Arc::new(broker.operator(data, "dana", "approver").await);
+    let port = free_port();
+    let mut broker = Served::start(data, port);
+    let operator = Arc::new(broker.operator(data, "dana").await);
     let mut players = Vec::new();
     for index in 0..8 {
         let device = broker.paired(data, &format!("printer-{index}")).await;
@@ -330,11 +399,10 @@ async fn kills_at_random_moments_lose_nothing_acknowledged_and_redeem_nothing_tw
     }
     let random = Random::seeded("the moments of the kills");
     for _ in 0..ROUNDS {
-        let address = broker.address;
         let checked = data.to_owned();
         let checking = tokio::task::spawn_blocking(move || nothing_happened_twice(&checked));
         players = round(broker, players, 1 + usize::from(random.below(60).unwrap())).await;
-        broker = ChildBroker::on(data, address, &[]).expect("it starts again");
+        broker = Served::start(data, port);
         checking.await.unwrap();
     }
     // Without further kills everybody gets through.
@@ -437,17 +505,16 @@ async fn a_clock_that_went_back_while_the_broker_was_down_is_raised_or_refused_a
 async fn no_command_beside_the_broker_hides_that_the_clock_went_back_a_089() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    pairgate(data, &["device", "add", "lobby-printer-01", "--kind", "printer", "--json"]).json();
+    json(data, &["device", "add", "lobby-printer-01", "--kind", "printer"]);
     let future = Clock::system().now().plus(Duration::from_secs(86_400));
     let context = Context { now: future, actor: Actor::Broker, peer: None };
     store::open(data).unwrap().record(Event::SignedIn, None, "from tomorrow", &context).await.unwrap();
-    let ran = pairgate(data, &["device", "suspend", "lobby-printer-01"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("Set the clock") && ran.err.contains("serve --accept-clock"), "{}", ran.err);
-    // Looking is allowed at any time.
-    assert_eq!(pairgate(data, &["audit", "verify"]).code, 0);
-    let address = "127.0.0.1:0".parse().unwrap();
-    assert!(ChildBroker::on(data, address, &[]).is_none(), "nor does the broker start");
-    drop(ChildBroker::on(data, address, &["--accept-clock"]).expect("a person said so"));
-    assert_eq!(pairgate(data, &["device", "suspend", "lobby-printer-01"]).code, 0);
+    let refused = run(data, &["device", "suspend", "lobby-printer-01"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("Set the clock") && said.contains("serve --accept-clock"), "{said}");
+    assert!(run(data, &["audit", "verify"]).status.success(), "looking is allowed at any time");
+    assert!(Served::with(data, free_port(), &[]).is_none(), "nor does the broker start");
+    drop(Served::with(data, free_port(), &["--accept-clock"]).expect("a person said so"));
+    json(data, &["device", "suspend", "lobby-printer-01"]);
 }

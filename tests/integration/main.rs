@@ -11,6 +11,7 @@ mod crash;
 mod device_authorization;
 mod device_code;
 mod dpop;
+mod listener;
 mod pages;
 mod pairing;
 #[path = "../store_contract/mod.rs"]

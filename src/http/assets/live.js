@@ -80,16 +80,16 @@ function soon() {
 
 if (document.body.hasAttribute("data-live") && regions().length > 0) {
   const events = new EventSource("/events");
-  let lost = false;
   events.addEventListener("changed", () => { stale = true; soon(); });
-  events.onerror = () => { lost = true; paused(true); };
-  events.onopen = () => {
-    paused(false);
-    if (lost) { lost = false; stale = true; soon(); }
-  };
+  events.onerror = () => paused(true);
+  // What changed between the making of the page and now was told to nobody.
+  events.onopen = () => { paused(false); stale = true; soon(); };
   for (const kind of ["focusout", "input", "visibilitychange"]) {
     document.addEventListener(kind, () => { if (stale) soon(); });
   }
-  window.addEventListener("pagehide", () => events.close());
+  // A page that is being left has nothing to fetch; what it shows may be gone by then.
+  for (const kind of ["submit", "pagehide"]) {
+    window.addEventListener(kind, () => { events.close(); clearTimeout(timer); });
+  }
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 }

@@ -47,6 +47,7 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self> {
         // Two processes that start at once must not both make the tables. The lock goes with the file handle, also when the process is killed.
         let opening = lock(&path.with_extension("lock"))?;
+        make_private(path)?;
         let mut writer = Connection::open(path).map_err(failed)?;
         configure(&writer)?;
         writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
@@ -86,6 +87,18 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         self.writer.run(change).await
+    }
+}
+
+/// Makes a new file before SQLite does, for its owner only; SQLite gives its `-wal` and `-shm` the same mode.
+/// An existing one is not touched: closing any handle of it would drop SQLite's own locks in this process.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Failed(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 

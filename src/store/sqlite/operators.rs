@@ -62,7 +62,6 @@ fn use_link(
         params![now, link],
     )?;
     if spent == 0 {
-        append(connection, Event::LinkRefused, None, "", context)?;
         return Ok(None);
     }
     let sql = format!("SELECT {OPERATOR} {FROM} WHERE o.id = (SELECT operator FROM sign_in_links WHERE hash = ?)");

@@ -1,153 +1,129 @@
-//! The real program as a child process: one command and what it printed, or a broker that serves until it is killed.
+//! The real binary as a child process: served, killed, started again on the same data and port.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use pairgate::simulator::{DeviceKey, PageOperator, PairingStatus, SimulatedDevice, Wire};
-use serde_json::Value;
 
-/// What a command printed, and how it ended.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
-}
-
-impl Ran {
-    /// Its output as one JSON value.
-    pub fn json(&self) -> Value {
-        assert_eq!(self.code, 0, "{self:?}");
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-fn program(data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pairgate"));
-    // In a directory without configuration file, and without the caller's settings.
-    command
-        .current_dir(data)
-        .env_remove("PAIRGATE_CONFIG")
-        .env_remove("PAIRGATE_DATA")
-        .env_remove("PAIRGATE_MASTER_KEY");
-    command.stdin(Stdio::null());
-    command
-}
-
-/// Runs one command on a data directory, to its end.
-pub fn pairgate(data: &Path, words: &[&str]) -> Ran {
-    let output = program(data).args(words).arg("--data").arg(data).output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// A command that is not waited for.
-pub fn spawn(data: &Path, words: &[&str]) -> Child {
-    program(data).args(words).arg("--data").arg(data).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// A broker in a process of its own. Killed when dropped.
-pub struct ChildBroker {
+/// A `pairgate serve` that the test started, and ends.
+pub struct Served {
     child: Child,
-    out: BufReader<ChildStdout>,
-    pub address: SocketAddr,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
     pub issuer: String,
+    port: u16,
 }
 
-impl ChildBroker {
-    /// Starts it on a free port.
-    pub fn start(data: &Path) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Below the ports that the kernel gives to clients, and apart from those of other tests, so that nobody takes it while the broker is down.
-        let first = 20_000 + 50 * u16::try_from(std::process::id() % 240).unwrap();
-        (0..50)
-            .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 50)
-            .find_map(|port| Self::on(data, SocketAddr::from(([127, 0, 0, 1], port)), &[]))
-            .expect("a free port")
+/// A command on a data directory; no variable of the caller's reaches it.
+pub fn pairgate(data: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pairgate"));
+    command.args(words).arg("--data").arg(data).current_dir(data).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command
+}
+
+/// Runs one to its end.
+pub fn run(data: &Path, words: &[&str]) -> Output {
+    pairgate(data, words).output().unwrap()
+}
+
+/// Runs one with `--json` that must succeed; what it prints.
+pub fn json(data: &Path, words: &[&str]) -> serde_json::Value {
+    let output = pairgate(data, words).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A port that was free a moment ago, and that nobody takes while the broker is down: below those that the kernel gives to clients, and apart
+/// from those of other tests.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + 50 * u16::try_from(std::process::id() % 240).unwrap();
+    (0..50)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 50)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}
+
+impl Served {
+    pub fn start(data: &Path, port: u16) -> Self {
+        Self::with(data, port, &[]).expect("serve ended before it listened")
     }
 
-    /// Starts it on this address, as after a crash. `None` if it ends before it listens.
-    pub fn on(data: &Path, address: SocketAddr, more: &[&str]) -> Option<Self> {
-        let mut command = program(data);
-        command.args(["serve", "--listen", &address.to_string(), "--data"]).arg(data).args(more);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let line = line(&mut out);
-        let Some(issuer) = line.strip_prefix("listening on ") else {
+    /// With more arguments; `None` if it ends before it listens.
+    pub fn with(data: &Path, port: u16, more: &[&str]) -> Option<Self> {
+        let listen = format!("127.0.0.1:{port}");
+        let mut child = pairgate(data, &["serve", "--listen", &listen])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(first) = lines.next() else {
             child.wait().unwrap();
             return None;
         };
-        let (issuer, address) = (issuer.to_owned(), issuer.strip_prefix("http://").unwrap().parse().unwrap());
-        Some(Self { child, out, address, issuer })
+        let first = first.unwrap();
+        let issuer = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        Some(Self { child, lines, issuer, port })
     }
 
     /// The next line that it prints.
     pub fn line(&mut self) -> String {
-        line(&mut self.out)
+        self.lines.next().unwrap().unwrap()
     }
 
-    /// Ends it at once, wherever it is (SIGKILL).
+    /// SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Kills it, and starts it again on the same data and port.
-    pub fn crash(mut self, data: &Path) -> Self {
+    /// SIGKILL, then a start on the same data and port.
+    pub fn killed_and_started(mut self, data: &Path) -> Self {
         self.kill();
-        Self::on(data, self.address, &[]).expect("it starts again")
+        Self::start(data, self.port)
     }
 
-    /// Asks it to stop (SIGTERM); how it ended.
-    pub fn terminate(mut self) -> ExitStatus {
-        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
-        assert!(sent.success());
+    /// SIGTERM; how it ended.
+    pub fn stopped(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap()
     }
 
-    /// A device with a new key.
+    /// A device with a new key, and with connections of its own.
     pub fn stranger(&self, id: &str) -> SimulatedDevice {
         SimulatedDevice::new(id, &self.issuer, DeviceKey::generate_es256().unwrap(), Wire::new().unwrap())
     }
 
-    /// An operator of this role, made beside the running broker and signed in.
-    pub async fn operator(&self, data: &Path, name: &str, role: &str) -> PageOperator {
-        pairgate(data, &["operator", "add", name, "--role", role, "--json"]).json();
-        let link = pairgate(data, &["operator", "link", name, "--json"]).json();
-        let operator = PageOperator::new(&self.issuer, Wire::new().unwrap()).unwrap();
-        operator.sign_in(link["url"].as_str().unwrap()).await.unwrap();
-        operator
-    }
-
     /// A device that is registered and paired, by the command line.
     pub async fn paired(&self, data: &Path, id: &str) -> SimulatedDevice {
-        pairgate(data, &["device", "add", id, "--kind", "printer", "--json"]).json();
-        pairgate(data, &["pairing", "open", id, "--json"]).json();
+        json(data, &["device", "add", id, "--kind", "printer"]);
+        json(data, &["pairing", "open", id]);
         let mut device = self.stranger(id);
         device.request_pairing().await.unwrap();
         let PairingStatus::Pending { digits, .. } = device.poll_pairing().await.unwrap() else { panic!("not pending") };
-        pairgate(data, &["pairing", "confirm", id, "--number", &digits, "--json"]).json();
+        json(data, &["pairing", "confirm", id, "--number", &digits]);
         assert!(matches!(device.poll_pairing().await.unwrap(), PairingStatus::Paired(_)));
         device
     }
-}
 
-impl Drop for ChildBroker {
-    fn drop(&mut self) {
-        // Fails only if it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+    /// Somebody in front of the pages.
+    pub async fn operator(&self, data: &Path, name: &str) -> PageOperator {
+        json(data, &["operator", "add", name, "--role", "admin"]);
+        let link = json(data, &["operator", "link", name])["url"].as_str().unwrap().to_owned();
+        let operator = PageOperator::new(&self.issuer, Wire::new().unwrap()).unwrap();
+        operator.sign_in(&link).await.unwrap();
+        operator
     }
 }
 
-fn line(out: &mut BufReader<ChildStdout>) -> String {
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    line.trim_end().to_owned()
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

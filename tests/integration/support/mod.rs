@@ -22,6 +22,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub mod child;
+pub mod chromium;
+pub mod probe;
+pub mod visitor;
 
 /// When every test begins.
 pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
