@@ -3,7 +3,9 @@
 //! The contract, for every mutating method:
 //! 1. It is **one transaction**, durable before it returns. What it answered is never lost, also if the process is killed right after.
 //! 2. It is guarded by the expected state in the same statement that changes it (`WHERE … AND state = …`). Losing a race is an ordinary answer, not an error.
-//! 3. It writes its audit record **in the same transaction**; there is no change without a record and no record without its change.
+//! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing` and
+//!    `touch_session` write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
+//!    approver, a spent link, a foreign key (`claim_grant`, `use_link`, `revoke_grant`, `redeem_grant`); every other refusal leaves no trace here.
 //! 4. `StoreError` means that nothing was changed. The caller answers 503; it never guesses.
 //!
 //! Reads see every change that was acknowledged before they began.
