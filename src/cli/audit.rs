@@ -42,8 +42,7 @@ pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::
     match command {
         AuditCommand::Verify { anchor } => verify(&broker, anchor.as_deref(), json).await,
         AuditCommand::Tail { lines, refusals, follow } => {
-            let mut records = broker.audit(&AuditQuery { refusals, limit: lines, ..AuditQuery::default() }).await?;
-            records.reverse();
+            let records = newest(&broker, lines, refusals).await?;
             let mut last = records.last().map_or(0, |record| record.id);
             show(&records, json)?;
             if !follow {
@@ -61,6 +60,23 @@ pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::
             }
         }
     }
+}
+
+/// So many of the newest records, oldest first. The store gives at most a thousand at a time.
+async fn newest(broker: &Broker, lines: u32, refusals: bool) -> anyhow::Result<Vec<Record>> {
+    let mut records: Vec<Record> = Vec::new();
+    while let Some(limit) =
+        u32::try_from(records.len()).ok().and_then(|got| lines.checked_sub(got)).filter(|left| *left > 0)
+    {
+        let before = records.last().map(|record| record.id);
+        let older = broker.audit(&AuditQuery { before, refusals, limit, ..AuditQuery::default() }).await?;
+        if older.is_empty() {
+            break;
+        }
+        records.extend(older);
+    }
+    records.reverse();
+    Ok(records)
 }
 
 async fn verify(broker: &Broker, anchor: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {

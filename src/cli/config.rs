@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::cli::output;
 use crate::config::{Config, EXAMPLE};
 
@@ -15,13 +17,24 @@ pub enum ConfigCommand {
 }
 
 /// Runs one.
-pub fn run(command: ConfigCommand, load: impl FnOnce() -> anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
+pub fn run(
+    command: ConfigCommand,
+    load: impl FnOnce() -> anyhow::Result<Config>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     match command {
         ConfigCommand::Example => output::line(EXAMPLE.trim_end())?,
         ConfigCommand::Check => {
             let config = load()?;
             let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.id.as_str()).collect();
             let proxies: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+            if json {
+                output::json(&json!({
+                    "data": config.data, "listen": config.listen, "public_url": config.public_url, "trusted_proxies": proxies,
+                    "master_key_from_environment": config.master_key.is_some(), "kinds": kinds,
+                }))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             output::facts(&[
                 ("data", config.data.display().to_string()),
                 ("listen", config.listen.to_string()),

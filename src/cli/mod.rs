@@ -103,6 +103,6 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Site(command) => site::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
-        Command::Config(command) => config::run(command, load),
+        Command::Config(command) => config::run(command, load, json),
     }
 }
