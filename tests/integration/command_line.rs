@@ -226,13 +226,96 @@ fn a_thousand_devices_sign_in_at_once_and_the_broker_stays_small() {
     assert!(peak < 100 * 1024, "{summary}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_scripts_read_is_json_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let served = Served::start(data, free_port());
+    assert!(json(data, &["config", "check"])["kinds"].as_array().unwrap().contains(&"printer".into()));
+    json(data, &["device", "add", "lobby-printer-01", "--kind", "printer", "--serial", "SN1"]);
+    assert_eq!(json(data, &["device", "show", "lobby-printer-01"])["facts"]["serial"], "SN1");
+    assert!(json(data, &["pairing", "open", "lobby-printer-01", "--minutes", "5"])["closes_at"].is_string());
+    assert!(json(data, &["pairing", "close", "lobby-printer-01"])["closes_at"].is_null());
+    refused(data, &["pairing", "close", "lobby-printer-01"], 1, "was not open");
+    refused(data, &["pairing", "open", "lobby-printer-01", "--minutes", "0"], 1, "1 minute to 24 hours");
+    refused(data, &["pairing", "open", "nobody-01"], 1, "there is no device 'nobody-01'");
+    refused(data, &["pairing", "open"], 2, "<DEVICE>");
+    refused(data, &["device", "list", "--state", "broken"], 1, "registered, active, suspended, retired");
+    json(data, &["pairing", "open", "--site"]);
+    let mut printer = served.stranger("lobby-printer-01");
+    printer.serial = "SN1".into();
+    printer.request_pairing().await.unwrap();
+    assert_eq!(json(data, &["pairing", "list"])[0]["ready"], false);
+    assert_eq!(json(data, &["pairing", "refuse", "lobby-printer-01"])["refused"], 1);
+    assert!(printer.poll_pairing().await.is_err(), "the device hears of it");
+    json(data, &["pairing", "close", "--site"]);
+    for line in done(&pairgate(data, &["audit", "tail", "--json"]).output().unwrap()).lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].is_string(), "one record a line");
+    }
+    let refusals = done(&pairgate(data, &["audit", "tail", "--refusals", "--json"]).output().unwrap());
+    assert!(refusals.lines().all(|line| !line.contains("\"severity\":\"info\"")), "{refusals}");
+}
+
+#[test]
+fn the_tail_of_the_audit_log_is_as_long_as_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    done(&run(data, &["device", "list"]));
+    let store = pairgate::store::open(data).unwrap();
+    let context = pairgate::model::audit::Context {
+        now: pairgate::clock::Clock::system().now(),
+        actor: pairgate::model::audit::Actor::CommandLine,
+        peer: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..1300 {
+            store.record(pairgate::model::audit::Event::SignedIn, None, "", &context).await.unwrap();
+        }
+    });
+    let tail = |lines: &str| {
+        done(&pairgate(data, &["audit", "tail", "-n", lines, "--json"]).output().unwrap()).lines().count()
+    };
+    assert_eq!((tail("1250"), tail("5000"), tail("0")), (1250, 1301, 0));
+}
+
+#[test]
+fn whoever_has_read_the_first_line_may_stop_it_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..5 {
+        assert!(Served::start(folder.path(), free_port()).stopped().success());
+    }
+}
+
 #[test]
 fn help_begins_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let help = done(&pairgate(folder.path(), &["--help"]).output().unwrap());
-    for word in
-        ["demo", "serve", "device", "pairing", "operator", "audit", "config", "simulate", "Begin with: pairgate demo"]
-    {
-        assert!(help.contains(word), "{word}");
-    }
+    let help = done(&pairgate(folder.path(), &["--help"]).env("COLUMNS", "100").output().unwrap());
+    insta::assert_snapshot!(help, @"
+    A self-hosted device-code broker: the one place where an organisation's printers, TVs and consoles
+    sign in.
+
+    Usage: pairgate [OPTIONS] <COMMAND>
+
+    Commands:
+      demo      See a device get paired and sign in, and an attacker get nothing
+      serve     Run the broker
+      device    Register, list, suspend, resume and retire devices
+      pairing   Open and close pairing, confirm what waits
+      site      The site: its name and its networks
+      operator  Add people, make sign-in links
+      audit     Read and check the audit log
+      config    Show and check configuration
+      simulate  Play a device, or a fleet of them, against a broker
+      help      Print this message or the help of the given subcommand(s)
+
+    Options:
+          --config <FILE>  Configuration file [default: pairgate.toml, if it is there]
+          --data <DIR>     Data directory [default: data]
+          --json           Print JSON
+      -h, --help           Print help
+      -V, --version        Print version
+
+    Begin with: pairgate demo
+    ");
 }

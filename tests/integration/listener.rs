@@ -1,5 +1,8 @@
 //! What the public listener gives to whom it does not know: nothing (A-087, A-094).
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
@@ -117,4 +120,90 @@ async fn a_page_of_another_name_gets_nothing_from_this_address_a_087() {
     assert_eq!(answer.header("access-control-allow-origin"), None);
     let answer = ask(&test, "POST", "/sign-in", &[("origin", "https://evil.example")]).await;
     assert_eq!(answer.status, 403);
+}
+
+/// Sends exactly these bytes; everything that comes back until the other side closes.
+async fn raw(test: &TestBroker, request: &str) -> String {
+    let authority = test.issuer.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    stream.write_all(request.replace("{us}", authority).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses a request may cut the connection while it is still being sent.
+    stream.read_to_end(&mut answer).await.ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_or_of_a_host_leads_around_the_routes_a_087_a_094() {
+    let test = TestBroker::start().await;
+    for path in [
+        "/%2e%2e/devices",
+        "/./devices",
+        "/x/../devices",
+        "/assets/../devices",
+        "/assets/%2e%2e/devices",
+        "/assets/%2e%2e%2fdevices",
+        "/assets/..;/devices",
+        "/%64evices;jsessionid=1",
+        "/devices%00",
+        "/devices%2f",
+        "/jwks/../audit",
+        "///",
+        "/\\devices",
+    ] {
+        let answer = raw(&test, &format!("GET {path} HTTP/1.1\r\nHost: {{us}}\r\nConnection: close\r\n\r\n")).await;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(matches!(status, "404" | "400"), "{path}: {answer}");
+    }
+    let rows = [
+        ("no Host at all", "GET /jwks HTTP/1.0\r\n\r\n"),
+        ("no Host, HTTP/1.1", "GET /jwks HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        ("two Hosts", "GET /jwks HTTP/1.1\r\nHost: {us}\r\nHost: evil.example\r\nConnection: close\r\n\r\n"),
+        ("the same Host twice", "GET /jwks HTTP/1.1\r\nHost: {us}\r\nHost: {us}\r\nConnection: close\r\n\r\n"),
+        (
+            "a proxy's request for another host",
+            "GET http://evil.example/jwks HTTP/1.1\r\nHost: {us}\r\nConnection: close\r\n\r\n",
+        ),
+        ("our name as user", "GET /jwks HTTP/1.1\r\nHost: {us}@evil.example\r\nConnection: close\r\n\r\n"),
+        ("our name as part of another", "GET /jwks HTTP/1.1\r\nHost: {us}.evil.example\r\nConnection: close\r\n\r\n"),
+    ];
+    for (what, request) in rows {
+        let answer = raw(&test, request).await;
+        assert!(answer.contains(" 421 ") || answer.contains(" 400 "), "{what}: {answer}");
+        assert!(!answer.contains("\"keys\""), "{what}: {answer}");
+    }
+    let answer = raw(&test, "GET /jwks HTTP/1.1\r\nHost: {us}\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"keys\""), "and the right one: {answer}");
+}
+
+#[tokio::test]
+async fn unfinished_and_oversized_requests_leave_the_others_alone_a_091() {
+    let test = TestBroker::start().await;
+    let mut half_sent = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(test.issuer.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(b"POST /token HTTP/1.1\r\nHost: ").await.unwrap();
+        half_sent.push(stream);
+    }
+    assert_eq!(ask(&test, "GET", "/jwks", &[]).await.status, 200);
+    let long = "x".repeat(200_000);
+    let answer = raw(&test, &format!("GET /jwks HTTP/1.1\r\nHost: {{us}}\r\nX-Long: {long}\r\n\r\n")).await;
+    assert!(!answer.contains("\"keys\""), "a header of 200 kB is not served: {}", &answer[..answer.len().min(200)]);
+    let body = format!("x={long}");
+    for path in ["/token", "/device_authorization", "/pairing", "/sign-in"] {
+        let length = body.len();
+        let answer = raw(
+            &test,
+            &format!(
+                "POST {path} HTTP/1.1\r\nHost: {{us}}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n{body}"
+            ),
+        )
+        .await;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        // Cut off before the answer could be read is a refusal, too.
+        assert!(matches!(status, "413" | "400" | ""), "{path}: {answer}");
+    }
+    assert_eq!(ask(&test, "GET", "/jwks", &[]).await.status, 200);
+    drop(half_sent);
 }
