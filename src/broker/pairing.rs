@@ -223,16 +223,16 @@ impl Broker {
         let context = Context { now, actor: Actor::Anonymous, peer };
         let base = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
         if pairing.state == PairingState::Confirmed {
-            // Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
-            let is_current = device.state == DeviceState::Active
-                && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
-            if is_current {
-                return self.sign_paired(base);
-            }
-            return self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await;
+            return self.answer_confirmed(&pairing, &device, base, peer).await;
         }
         if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
-            return self.refuse_poll(&pairing, "the pairing is over", peer).await;
+            // A confirmation may have come between the look and the write. The device must hear of it: it takes a refusal for the end.
+            return match self.store.pairing(&pairing.id).await? {
+                Some(PairingOfDevice { pairing, device }) if pairing.state == PairingState::Confirmed => {
+                    self.answer_confirmed(&pairing, &device, base, peer).await
+                }
+                _ => self.refuse_poll(&pairing, "the pairing is over", peer).await,
+            };
         }
         if pairing.state == PairingState::Requested {
             self.wake.pages();
@@ -242,6 +242,22 @@ impl Broker {
         answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
         answer["interval"] = PAIRING_INTERVAL.into();
         self.sign_response(&answer)
+    }
+
+    /// Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
+    async fn answer_confirmed(
+        &self,
+        pairing: &Pairing,
+        device: &Device,
+        base: serde_json::Value,
+        peer: Option<IpAddr>,
+    ) -> Result<String, PairingError> {
+        let is_current = device.state == DeviceState::Active
+            && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+        if is_current {
+            return self.sign_paired(base);
+        }
+        self.refuse_poll(pairing, "it was paired, but its key or state has changed since", peer).await
     }
 
     fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
