@@ -73,6 +73,7 @@ impl Broker {
         let by = approver(caller)?;
         let context = self.context(caller);
         let buckets = buckets(by, caller.peer);
+        let _one_at_a_time = self.guessing.lock().await;
         if self.store.is_guess_budget_spent(&buckets, context.now).await? {
             return Ok(Opened::TooManyGuesses);
         }

@@ -66,6 +66,8 @@ pub struct Broker {
     pacer: pacing::Pacer,
     refusals: refusals::Refusals,
     wake: wake::Wake,
+    /// Held from the look at the guess budgets to the count of the guess: else guesses at the same moment would all find the budget unspent.
+    guessing: tokio::sync::Mutex<()>,
 }
 
 /// Why a use case did not happen.
@@ -172,6 +174,7 @@ impl Broker {
             pacer: pacing::Pacer::default(),
             refusals: refusals::Refusals::default(),
             wake: wake::Wake::default(),
+            guessing: tokio::sync::Mutex::default(),
             store,
             clock,
             random,

@@ -25,7 +25,7 @@ use crate::model::pairing::{
 };
 use crate::model::text::clean;
 use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
-use crate::secret::{b64u, bytes32_from_b64u, is_equal, sha256};
+use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, WindowSubject};
 
 const REQUEST: &str = "pairing-request+jwt";
@@ -219,45 +219,45 @@ impl Broker {
         if !is_committed {
             return self.refuse_poll(&pairing, "a nonce that was not committed to", peer).await;
         }
+        let PairingOfDevice { pairing, device } =
+            self.revealed(PairingOfDevice { pairing, device }, &nonce, peer).await?;
         let now = self.now();
-        let context = Context { now, actor: Actor::Anonymous, peer };
-        let base = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
-        if pairing.state == PairingState::Confirmed {
-            return self.answer_confirmed(&pairing, &device, base, peer).await;
-        }
-        if !self.store.reveal_pairing(&pairing.id, &nonce, &context).await? {
-            // A confirmation may have come between the look and the write. The device must hear of it: it takes a refusal for the end.
-            return match self.store.pairing(&pairing.id).await? {
-                Some(PairingOfDevice { pairing, device }) if pairing.state == PairingState::Confirmed => {
-                    self.answer_confirmed(&pairing, &device, base, peer).await
-                }
-                _ => self.refuse_poll(&pairing, "the pairing is over", peer).await,
-            };
-        }
-        if pairing.state == PairingState::Requested {
-            self.wake.pages();
-        }
-        let mut answer = base;
-        answer["status"] = "pending".into();
-        answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
-        answer["interval"] = PAIRING_INTERVAL.into();
-        self.sign_response(&answer)
-    }
-
-    /// Only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
-    async fn answer_confirmed(
-        &self,
-        pairing: &Pairing,
-        device: &Device,
-        base: serde_json::Value,
-        peer: Option<IpAddr>,
-    ) -> Result<String, PairingError> {
+        let mut answer = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
+        // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
         let is_current = device.state == DeviceState::Active
             && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
-        if is_current {
-            return self.sign_paired(base);
+        match pairing.state {
+            PairingState::Confirmed if is_current => self.sign_paired(answer),
+            PairingState::Confirmed => {
+                self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await
+            }
+            PairingState::Revealed if pairing.is_open(now) => {
+                answer["status"] = "pending".into();
+                answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
+                answer["interval"] = PAIRING_INTERVAL.into();
+                self.sign_response(&answer)
+            }
+            PairingState::Requested | PairingState::Revealed | PairingState::Refused => {
+                self.refuse_poll(&pairing, "the pairing is over", peer).await
+            }
         }
-        self.refuse_poll(pairing, "it was paired, but its key or state has changed since", peer).await
+    }
+
+    /// Step 3, on the first poll: the nonce is revealed. What the pairing is *after* that decides the answer: it may be confirmed at any moment.
+    async fn revealed(
+        &self,
+        found: PairingOfDevice,
+        nonce: &Bytes32,
+        peer: Option<IpAddr>,
+    ) -> Result<PairingOfDevice, PairingError> {
+        if found.pairing.state != PairingState::Requested {
+            return Ok(found);
+        }
+        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
+        if self.store.reveal_pairing(&found.pairing.id, nonce, &context).await? {
+            self.wake.pages();
+        }
+        Ok(self.store.pairing(&found.pairing.id).await?.unwrap_or(found))
     }
 
     fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {

@@ -1,13 +1,13 @@
 //! Approving: enter a code, see what is verified, decide. The page that the product stands on.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
-use crate::http::extract::{CODE_COOKIE, PageForm, SignedIn, cookie, set_cookie};
+use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn, cookie, set_cookie};
 use crate::http::present::{chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
@@ -26,7 +26,7 @@ pub struct Scanned {
 pub async fn enter(
     State(edge): State<Edge>,
     signed_in: SignedIn,
-    Query(Scanned { user_code }): Query<Scanned>,
+    PageQuery(Scanned { user_code }): PageQuery<Scanned>,
 ) -> Response {
     // Only what could be a code is shown again; it is escaped besides.
     let user_code = user_code.filter(|code| code.len() <= 40 && normal_form(code).is_some()).unwrap_or_default();
@@ -75,7 +75,12 @@ fn not_done(error: crate::broker::UseCaseError) -> Response {
 }
 
 /// `GET /approve/{id}`: for the person who opened it.
-pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<i64>, headers: HeaderMap) -> Response {
+pub async fn show(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    PagePath(id): PagePath<i64>,
+    headers: HeaderMap,
+) -> Response {
     render(&edge, &signed_in, GrantId(id), cookie(&headers, CODE_COOKIE).unwrap_or_default(), Vec::new()).await
 }
 
@@ -146,7 +151,7 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
 }
 
 /// `POST /approve/{id}`. Only the word `approve` approves.
-pub async fn decide(State(edge): State<Edge>, Path(id): Path<i64>, form: PageForm) -> Response {
+pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form: PageForm) -> Response {
     let id = GrantId(id);
     let decision = match form.field("action").as_str() {
         "approve" => Decision::Approve,
@@ -155,14 +160,21 @@ pub async fn decide(State(edge): State<Edge>, Path(id): Path<i64>, form: PageFor
         _ => return refused_form(),
     };
     let (caller, user_code) = (form.signed_in.caller(), form.field("user_code"));
-    let device = edge.broker().review(&caller, id).await.ok().map(|review| review.device);
+    let review = edge.broker().review(&caller, id).await.ok();
+    let needs_number = review.as_ref().is_none_or(|review| review.kind.confirmation_number);
+    let device = review.map(|review| review.device);
     let outcome = edge.broker().decide(&caller, id, decision, &form.field("shown"), &form.field("number")).await;
     let retry = |line: &str| vec![line.to_owned()];
     match outcome {
         Ok(Decided::Done) => done(&edge, &form.signed_in, device, decision).await,
-        Ok(Decided::WrongNumber(0)) => over("That was the third wrong number. The sign-in was denied."),
+        Ok(Decided::WrongNumber(0)) if needs_number => over("That was the third wrong number. The sign-in was denied."),
+        Ok(Decided::WrongNumber(0)) => over("The device was not on its site's network. The sign-in was denied."),
         Ok(Decided::WrongNumber(left)) => {
-            let line = format!("That is not the number that the device shows. Tries left: {left}.");
+            let line = if needs_number {
+                format!("That is not the number that the device shows. Tries left: {left}.")
+            } else {
+                "This device is not known to be on its site's network, and it shows no number; so it can't be approved. Deny it.".into()
+            };
             render(&edge, &form.signed_in, id, &user_code, retry(&line)).await
         }
         Ok(Decided::Outdated) => {

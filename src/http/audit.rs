@@ -1,12 +1,12 @@
 //! `GET /audit`: the log, newest first.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
 use crate::http::Edge;
-use crate::http::extract::SignedIn;
+use crate::http::extract::{PageQuery, SignedIn};
 use crate::http::present::{chrome, page, sentence, unavailable, when, who};
 use crate::http::views::{AuditPage, AuditRow};
 use crate::store::AuditQuery;
@@ -24,7 +24,7 @@ pub struct Position {
 pub async fn list(
     State(edge): State<Edge>,
     signed_in: SignedIn,
-    Query(Position { before }): Query<Position>,
+    PageQuery(Position { before }): PageQuery<Position>,
 ) -> Response {
     let records = match edge.broker().audit(&AuditQuery { before, limit: ROWS, ..AuditQuery::default() }).await {
         Ok(records) => records,

@@ -1,13 +1,13 @@
 //! The registry's pages: list and register, one device and what can be done with it.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::broker::UseCaseError;
 use crate::http::Edge;
-use crate::http::extract::{PageForm, SignedIn};
+use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::present::{
     chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who,
 };
@@ -29,7 +29,11 @@ pub struct Search {
 }
 
 /// `GET /devices`.
-pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, Query(Search { q }): Query<Search>) -> Response {
+pub async fn list(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    PageQuery(Search { q }): PageQuery<Search>,
+) -> Response {
     render_list(&edge, &signed_in, q.unwrap_or_default(), DeviceForm::default(), Vec::new()).await
 }
 
@@ -97,7 +101,7 @@ pub async fn register(State(edge): State<Edge>, form: PageForm) -> Response {
 }
 
 /// `GET /devices/{id}`.
-pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, Path(id): Path<String>) -> Response {
+pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, PagePath(id): PagePath<String>) -> Response {
     render(&edge, &signed_in, &id, Vec::new()).await
 }
 
@@ -171,7 +175,7 @@ fn policy(kind: &Kind) -> Vec<String> {
 }
 
 /// `POST /devices/{id}`.
-pub async fn act(State(edge): State<Edge>, Path(id): Path<String>, form: PageForm) -> Response {
+pub async fn act(State(edge): State<Edge>, PagePath(id): PagePath<String>, form: PageForm) -> Response {
     let (broker, caller) = (edge.broker(), form.signed_in.caller());
     let outcome = match (form.field("action").as_str(), crate::id::DeviceId::new(&id)) {
         ("open_window", Ok(id)) => broker.open_window(&caller, &WindowSubject::Device(id), None).await.map(|_| ()),

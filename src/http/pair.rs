@@ -1,6 +1,6 @@
 //! Pairing pages: the list with the site's window, and one pairing with its two ways to confirm.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::broker::UseCaseError;
 use crate::broker::pairing::Confirm;
 use crate::http::Edge;
-use crate::http::extract::{PageForm, SignedIn};
+use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::present::{chrome, device_row, page, pending_pairing, problems, refused_form, unavailable, when};
 use crate::http::views::{Fact, FactState, PairDonePage, PairListPage, PairPage};
 use crate::model::device::{Device, DeviceState, PinnedKey};
@@ -73,8 +73,8 @@ pub struct Scanned {
 pub async fn show(
     State(edge): State<Edge>,
     signed_in: SignedIn,
-    Path(id): Path<String>,
-    Query(Scanned { key }): Query<Scanned>,
+    PagePath(id): PagePath<String>,
+    PageQuery(Scanned { key }): PageQuery<Scanned>,
 ) -> Response {
     render(&edge, &signed_in, &id, key, Vec::new()).await
 }
@@ -161,7 +161,7 @@ fn facts(pairing: &Pairing, device: &Device) -> Vec<Fact> {
 }
 
 /// `POST /pair/{id}`.
-pub async fn decide(State(edge): State<Edge>, Path(id): Path<String>, form: PageForm) -> Response {
+pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<String>, form: PageForm) -> Response {
     let (broker, caller) = (edge.broker(), form.signed_in.caller());
     let key = form.field("key");
     let outcome = match form.field("action").as_str() {

@@ -185,8 +185,13 @@ pub fn cross_site(_: ProtectionError) -> axum::http::Response<axum::body::Body> 
     refused_form()
 }
 
-/// No such page.
+/// Every address that is not a route.
 pub async fn not_found() -> Response {
+    no_such_page()
+}
+
+/// No such page.
+pub fn no_such_page() -> Response {
     let lines = vec!["There is no page at this address.".into()];
     message(StatusCode::NOT_FOUND, "Not here", lines, Some(("/", "Overview")))
 }

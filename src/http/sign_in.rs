@@ -1,13 +1,13 @@
 //! Signing in by a one-time link, and out.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
 use crate::http::Edge;
 use crate::http::extract::{
-    PageForm, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, set_cookie,
+    PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, set_cookie,
 };
 use crate::http::present::{bare_chrome, page, refused_form, unavailable};
 use crate::http::views::SignInPage;
@@ -20,7 +20,7 @@ pub struct Link {
 }
 
 /// `GET /sign-in`: changes nothing, so that whoever previews the link does not spend it.
-pub async fn show(State(edge): State<Edge>, Query(Link { token }): Query<Link>) -> Response {
+pub async fn show(State(edge): State<Edge>, PageQuery(Link { token }): PageQuery<Link>) -> Response {
     let owner = match &token {
         Some(token) => match edge.broker().link_owner(token).await {
             Ok(owner) => owner,

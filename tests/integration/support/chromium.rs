@@ -331,9 +331,9 @@ fn smaller(picture: &[u8]) -> Vec<u8> {
     let info = reader.next_frame(&mut pixels).unwrap();
     let size = info.color_type.samples();
     let mut rgb: Vec<u8> = pixels[..info.buffer_size()].chunks(size).flat_map(|pixel| pixel[..3].to_vec()).collect();
-    // Sixteen steps of each colour are enough for flat pages.
+    // Fifty steps of each colour are enough for flat pages.
     for value in &mut rgb {
-        *value = *value / 17 * 17;
+        *value = (*value).saturating_add(2) / 5 * 5;
     }
     let mut packed = Vec::new();
     let mut encoder = png::Encoder::new(&mut packed, info.width, info.height);

@@ -14,7 +14,9 @@ use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::site::Site;
 use pairgate::secret::{MasterKey, Random};
-use pairgate::simulator::{DeviceKey, PageOperator, PairingStatus, SimulatedDevice, TokenAnswer, Tokens, Wire};
+use pairgate::simulator::{
+    DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
+};
 use pairgate::store::{self, AuditQuery, WindowSubject};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 pub mod child;
 pub mod chromium;
 pub mod probe;
+pub mod visitor;
 
 /// When every test begins.
 pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
@@ -195,6 +198,15 @@ impl TestBroker {
     pub async fn count(&self, event: &str) -> usize {
         self.records().await.iter().filter(|record| record.event == event).count()
     }
+}
+
+/// A plain POST of a form with exactly these headers.
+pub async fn post(wire: &Wire, url: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> RawAnswer {
+    let mut request = wire.post(url).form(fields);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    wire.send(request).await.unwrap()
 }
 
 trait ParseId {
