@@ -170,20 +170,11 @@ impl MasterKey {
     /// # Errors
     /// [`SecretError::MasterKey`] if it can't be read, holds something else, or others may read it.
     pub fn from_file(path: &Path, create: bool, random: &Random) -> Result<Self, SecretError> {
-        use std::io::Write as _;
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        use std::os::unix::fs::PermissionsExt as _;
         let wrong = |what: String| SecretError::MasterKey(format!("master key file {}: {what}", path.display()));
         if create && !path.exists() {
             let key = Zeroizing::new(random.bytes32()?);
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(|error| wrong(error.to_string()))?;
-            file.write_all(b64u(&*key).as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(|error| wrong(error.to_string()))?;
+            Self::write_new(path, b64u(&*key).as_bytes()).map_err(|error| wrong(error.to_string()))?;
         }
         let mode = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode();
         if mode & 0o077 != 0 {
@@ -195,6 +186,20 @@ impl MasterKey {
         }
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?);
         Self::from_text(&text)
+    }
+
+    /// The file gets its name when it is complete: a kill in between must not leave half a key. If another process was first, its file stays.
+    fn write_new(path: &Path, text: &[u8]) -> std::io::Result<()> {
+        use std::io::Write as _;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut draft = tempfile::NamedTempFile::new_in(folder)?; // mode 0600 from its first moment
+        draft.write_all(text)?;
+        draft.as_file().sync_all()?;
+        match draft.persist_noclobber(path) {
+            Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.error),
+            _ => {}
+        }
+        std::fs::File::open(folder)?.sync_all()
     }
 
     /// 32 bytes for one purpose (HKDF-SHA-256, `purpose` as info).

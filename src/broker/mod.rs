@@ -110,7 +110,7 @@ pub enum OpenError {
     Jose(#[from] crate::oauth::jose::JoseError),
     /// The clock is far behind what is recorded.
     #[error(
-        "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start with --accept-clock"
+        "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start once with: pairgate serve --accept-clock"
     )]
     ClockBehind {
         /// Machine.
@@ -181,6 +181,14 @@ impl Broker {
             kinds,
             signing,
         })
+    }
+
+    /// Records that a person had the broker start although its newest record is from the future. From then on this is the newest record.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn record_accepted_clock(&self, caller: &Caller) -> Result<(), StoreError> {
+        self.store.record(Event::ClockAccepted, None, "", &self.context(caller)).await
     }
 
     /// The present.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::broker::Broker;
 use crate::cli::output;
-use crate::cli::serve::broker_beside;
+use crate::cli::serve::broker_to_look_at;
 use crate::config::Config;
 use crate::model::audit::Record;
 use crate::secret::b64u;
@@ -38,7 +38,7 @@ pub enum AuditCommand {
 
 /// Runs one.
 pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let broker = broker_beside(config).await?;
+    let broker = broker_to_look_at(config).await?;
     match command {
         AuditCommand::Verify { anchor } => verify(&broker, anchor.as_deref(), json).await,
         AuditCommand::Tail { lines, refusals, follow } => {

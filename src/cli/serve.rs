@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -65,14 +66,24 @@ pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
 }
 
 /// The broker of a data directory, for a command that runs beside `serve`.
+///
+/// Without the check of the clock, one command would write a record of the earlier time, and `serve` would then find nothing amiss.
 pub async fn broker_beside(config: &Config) -> anyhow::Result<Broker> {
-    // What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
+    open_broker(config, issuer_beside(config)?, false).await
+}
+
+/// The same, for a command that only looks: whatever the clock says.
+pub async fn broker_to_look_at(config: &Config) -> anyhow::Result<Broker> {
+    open_broker(config, issuer_beside(config)?, true).await
+}
+
+/// What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
+fn issuer_beside(config: &Config) -> anyhow::Result<Url> {
     let served = std::fs::read_to_string(config.data.join(ISSUER_FILE)).ok().and_then(|text| Url::parse(&text).ok());
-    let issuer = match served.filter(|_| config.public_url.is_none()) {
-        Some(served) => served,
-        None => issuer(config, config.listen)?,
-    };
-    open_broker(config, issuer, true).await
+    match served.filter(|_| config.public_url.is_none()) {
+        Some(served) => Ok(served),
+        None => issuer(config, config.listen),
+    }
 }
 
 /// A broker that serves.
@@ -144,8 +155,13 @@ pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode
         config.listen.ip().is_loopback(),
         "--listen must be a loopback address: this version speaks plain HTTP. Put a proxy with TLS in front"
     );
+    // Before anybody can know that it runs: who then asks it to stop gets a clean stop.
+    let mut terminate = signal(SignalKind::terminate())?;
     let running = start(config, args.accept_clock).await?;
     let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
+    if args.accept_clock {
+        running.broker().record_accepted_clock(&Caller::command_line()).await?;
+    }
     line(&format!("listening on {issuer}"))?;
     if running.broker().operators().await?.is_empty() {
         let caller = Caller::command_line();
@@ -155,17 +171,11 @@ pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode
             "nobody can sign in yet, so there is an operator 'admin' now. Sign in, once, within 10 minutes:\n  {link}"
         ))?;
     }
-    stopped().await?;
-    tracing::info!("stopping");
-    running.stop().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn stopped() -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}
     }
-    Ok(())
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(ExitCode::SUCCESS)
 }

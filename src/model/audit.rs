@@ -91,6 +91,7 @@ events! {
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
+    ClockAccepted "clock.accepted" Alert "the broker was told to start although its newest record is from the future";
     Suppressed "audit.suppressed" Refusal "further refusals from there were counted, not recorded";
 }
 

@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use pairgate::simulator::{PageOperator, Wire};
+use pairgate::simulator::{DeviceKey, PageOperator, PairingStatus, SimulatedDevice, Wire};
 
 /// A `pairgate serve` that the test started, and ends.
 pub struct Served {
@@ -34,23 +35,39 @@ pub fn json(data: &Path, words: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody takes while the broker is down: below those that the kernel gives to clients, and apart
+/// from those of other tests.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + 50 * u16::try_from(std::process::id() % 240).unwrap();
+    (0..50)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 50)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 impl Served {
     pub fn start(data: &Path, port: u16) -> Self {
+        Self::with(data, port, &[]).expect("serve ended before it listened")
+    }
+
+    /// With more arguments; `None` if it ends before it listens.
+    pub fn with(data: &Path, port: u16, more: &[&str]) -> Option<Self> {
         let listen = format!("127.0.0.1:{port}");
         let mut child = pairgate(data, &["serve", "--listen", &listen])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("serve ended before it listened").unwrap();
+        let Some(first) = lines.next() else {
+            child.wait().unwrap();
+            return None;
+        };
+        let first = first.unwrap();
         let issuer = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { child, lines, issuer, port }
+        Some(Self { child, lines, issuer, port })
     }
 
     /// The next line that it prints.
@@ -58,10 +75,15 @@ impl Served {
         self.lines.next().unwrap().unwrap()
     }
 
-    /// SIGKILL, then a start on the same data and port.
-    pub fn killed_and_started(mut self, data: &Path) -> Self {
+    /// SIGKILL.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGKILL, then a start on the same data and port.
+    pub fn killed_and_started(mut self, data: &Path) -> Self {
+        self.kill();
         Self::start(data, self.port)
     }
 
@@ -70,6 +92,23 @@ impl Served {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap()
+    }
+
+    /// A device with a new key, and with connections of its own.
+    pub fn stranger(&self, id: &str) -> SimulatedDevice {
+        SimulatedDevice::new(id, &self.issuer, DeviceKey::generate_es256().unwrap(), Wire::new().unwrap())
+    }
+
+    /// A device that is registered and paired, by the command line.
+    pub async fn paired(&self, data: &Path, id: &str) -> SimulatedDevice {
+        json(data, &["device", "add", id, "--kind", "printer"]);
+        json(data, &["pairing", "open", id]);
+        let mut device = self.stranger(id);
+        device.request_pairing().await.unwrap();
+        let PairingStatus::Pending { digits, .. } = device.poll_pairing().await.unwrap() else { panic!("not pending") };
+        json(data, &["pairing", "confirm", id, "--number", &digits]);
+        assert!(matches!(device.poll_pairing().await.unwrap(), PairingStatus::Paired(_)));
+        device
     }
 
     /// Somebody in front of the pages.
