@@ -1,7 +1,8 @@
 //! What a sign-in costs, measured on the real program: over loopback sockets, with real signatures, on SQLite on disk.
 //!
 //! `cargo bench --bench sign_in` prints one table. Options, after `--`: `--quick` (fewer rounds, a smaller large registry, fewer grants),
-//! `--devices N` (size of the large registry, otherwise 1,000,000), `--rounds N`.
+//! `--devices N` (size of the large registry, otherwise 1,000,000), `--rounds N`, and for a profiler `--only polls`, `codes`, `sign-ins` or `memory`
+//! (`polls` includes the codes that are polled).
 //!
 //! # How to read the table
 //!
@@ -47,6 +48,15 @@ struct Plan {
     sign_ins: usize,
     /// Pending grants of the memory figure.
     grants: usize,
+    /// Only this part.
+    only: Option<String>,
+}
+
+impl Plan {
+    /// Is this part to be measured?
+    fn has(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
 }
 
 fn main() -> ExitCode {
@@ -67,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn plan(arguments: &[String]) -> anyhow::Result<Plan> {
-    let mut plan = Plan { active: 1_000, large: 1_000_000, rounds: 15, sign_ins: 200, grants: 100_000 };
+    let mut plan = Plan { active: 1_000, large: 1_000_000, rounds: 15, sign_ins: 200, grants: 100_000, only: None };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut number = || -> anyhow::Result<usize> {
@@ -80,7 +90,8 @@ fn plan(arguments: &[String]) -> anyhow::Result<Plan> {
             "--devices" => plan.large = number()?,
             // Each round asks for a code per device, and a device has 60 in an hour.
             "--rounds" => plan.rounds = number()?.clamp(1, 25),
-            _ => anyhow::bail!("unknown option {argument}; there are --quick, --devices N and --rounds N"),
+            "--only" => plan.only = arguments.next().cloned(),
+            _ => anyhow::bail!("unknown option {argument}; there are --quick, --devices N, --rounds N and --only PART"),
         }
     }
     anyhow::ensure!(plan.large >= plan.active, "--devices must be at least {}", plan.active);
@@ -93,8 +104,13 @@ fn bench(plan: &Plan) -> anyhow::Result<()> {
     let work = seed::Workplace::new()?;
     let mut table = table::Table::default();
     runtime.block_on(async {
-        rounds::run(plan, &work, &mut table).await?;
-        memory::run(plan, &work, &mut table).await
+        if plan.only.as_deref() != Some("memory") {
+            rounds::run(plan, &work, &mut table).await?;
+        }
+        if plan.has("memory") {
+            memory::run(plan, &work, &mut table).await?;
+        }
+        anyhow::Ok(())
     })?;
     table.print();
     Ok(())

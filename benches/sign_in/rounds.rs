@@ -26,13 +26,18 @@ struct Contender {
 
 /// Runs all rounds.
 pub async fn run(plan: &Plan, work: &Workplace, table: &mut Table) -> anyhow::Result<()> {
-    let mut small = pair(plan.active, plan, work).await?;
-    let mut large = pair(plan.large, plan, work).await?;
+    let mut small = pair("small", plan.active, plan, work).await?;
+    let mut large = pair("large", plan.large, plan, work).await?;
     println!("{} rounds of {} devices, {CONNECTIONS} connections …", plan.rounds, plan.active);
     for round in 0..=plan.rounds {
         for contender in small.iter_mut().chain(&mut large) {
-            contender.round().await?;
-            if contender.operator.is_some() || contender.is_control {
+            if plan.has("polls") || plan.has("codes") {
+                contender.code_round().await?;
+            }
+            if plan.has("polls") {
+                contender.poll_round().await?;
+            }
+            if plan.has("sign-ins") {
                 contender.sign_in_round(plan.sign_ins).await?;
             }
             // The first round warms up: caches, memory, branch predictors.
@@ -52,12 +57,12 @@ pub async fn run(plan: &Plan, work: &Workplace, table: &mut Table) -> anyhow::Re
     Ok(())
 }
 
-async fn pair(registered: usize, plan: &Plan, work: &Workplace) -> anyhow::Result<[Contender; 2]> {
+async fn pair(name: &str, registered: usize, plan: &Plan, work: &Workplace) -> anyhow::Result<[Contender; 2]> {
     let devices = (0..plan.active)
         .map(|index| Device::new(seed::device_id(seed::spread(index, plan.active, registered))))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let product = work.registry(&format!("product-{registered}"), registered, &devices)?;
-    let control = work.registry(&format!("control-{registered}"), registered, &devices)?;
+    let product = work.registry(&format!("product-{name}"), registered, &devices)?;
+    let control = work.registry(&format!("control-{name}"), registered, &devices)?;
     let link = seed::command(&product, &["operator", "link", "bench"])?;
     let server = Server::product(&product)?;
     let operator = PageOperator::new(&server.issuer(), Wire::new()?)?;
@@ -87,8 +92,8 @@ impl Contender {
         Ok(())
     }
 
-    /// Each device asks for a code, then polls once: a first poll is never too fast.
-    async fn round(&mut self) -> anyhow::Result<()> {
+    /// Each device asks for a code.
+    async fn code_round(&mut self) -> anyhow::Result<()> {
         let requests = self.signed(|device, authority| device.code_request(authority))?;
         let (answers, cost) = self.measured(requests).await?;
         for (device, answer) in self.devices.iter_mut().zip(&answers) {
@@ -96,6 +101,11 @@ impl Contender {
         }
         self.take_nonces(&answers);
         self.codes.push(cost);
+        Ok(())
+    }
+
+    /// Each device polls once for the code that it has just got: a first poll is never too fast.
+    async fn poll_round(&mut self) -> anyhow::Result<()> {
         let requests = self.signed(|device, authority| device.poll(authority, ""))?;
         let (answers, cost) = self.measured(requests).await?;
         let is_pending = |answer: &Answer| self.is_control || answer.body.contains("authorization_pending");

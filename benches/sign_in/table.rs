@@ -35,6 +35,10 @@ impl Table {
         value: f64,
         aim: Option<(f64, &str)>,
     ) {
+        // Not measured this time.
+        if value.is_nan() {
+            return;
+        }
         let verdict = match aim {
             Some((aim, _)) if value <= aim => "met",
             Some(_) => "missed",

@@ -609,6 +609,34 @@ async fn a_man_in_the_middle_shows_other_digits_than_the_operator_needs() {
     assert_eq!(test.broker.device(LOBBY).await.unwrap().state, DeviceState::Registered);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_at_the_instant_of_the_confirmation_is_never_refused() {
+    let test = TestBroker::start().await;
+    test.register(LOBBY, "printer").await;
+    let device = test.stranger(LOBBY);
+    for round in 0..8 {
+        test.open_window(LOBBY).await;
+        let claims = pairing_claims(&device.post_jwt(PAIRING, &honest(&device)).await.unwrap());
+        let id = claims["pairing_id"].as_str().unwrap().to_owned();
+        pairing_claims(&device.post_jwt(POLL, &pairing_poll(&device, &id, &[1; 32], |_| {})).await.unwrap());
+        let mut polls = tokio::task::JoinSet::new();
+        for _ in 0..24 {
+            let (twin, poll) = (test.twin(LOBBY, &device.key), pairing_poll(&device, &id, &[1; 32], |_| {}));
+            polls.spawn(async move { twin.post_jwt(POLL, &poll).await.unwrap() });
+        }
+        let (broker, jkt) = (Arc::clone(&test.broker), device.key.jkt());
+        let confirmed = tokio::spawn(async move {
+            broker.confirm_pairing(&Caller::command_line(), &id, &Confirm::Qr(&jkt)).await.is_ok()
+        });
+        for answer in polls.join_all().await {
+            let status = pairing_claims(&answer)["status"].clone();
+            assert!(status == "pending" || status == "paired", "round {round}: {status}");
+        }
+        assert!(confirmed.await.unwrap());
+    }
+    assert_eq!(test.count("pairing.refused").await, 0);
+}
+
 #[tokio::test]
 async fn a_captured_request_is_worth_nothing_later_even_while_the_window_is_open() {
     let test = TestBroker::start().await;

@@ -230,6 +230,21 @@ const ACTIONABLE: &str = "a[href], button, input:not([type=hidden]), select, tex
 /// Is an element of the page there to be acted upon? A function for scripts.
 const IS_ACTIONABLE: &str = "const isActionable = (e) => !e.disabled && e.checkVisibility({visibilityProperty: true});";
 
+/// Ordinary words of ours that stand on two lines.
+const BROKEN_WORDS: &str = "
+    const broken = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
+    while (walker.nextNode()) {
+        const text = walker.currentNode;
+        if (!text.parentElement.checkVisibility() || text.parentElement.closest('bdi, .id, .key, .vh')) continue;
+        if (text.parentElement.closest('thead')?.clientWidth === 1) continue; // hidden on a phone
+        for (const word of text.data.matchAll(/[A-Za-z.]{2,15}/g)) {
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
+            if (new Set([...range.getClientRects()].map((rect) => rect.top)).size > 1) broken.push(word[0]);
+        }
+    }
+    return broken";
+
 impl Chromium {
     /// Looks at the page as it is: nothing cut off, nothing too small to hit, nothing that a screen reader or a colour-blind person can't use,
     /// nothing that the console complains about. `known` are complaints that this page is meant to cause.
@@ -245,6 +260,7 @@ impl Chromium {
              .filter((e) => isActionable(e) && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
         );
         assert_eq!(self.run(&script).await, json!([]), "{page}: lower than 44 px");
+        assert_eq!(self.run(BROKEN_WORDS).await, json!([]), "{page}: words are broken");
         assert_eq!(self.axe().await, Vec::<String>::new(), "{page}");
         self.assert_calm(page, known).await;
         if environment("SCREENSHOTS").is_some() {
