@@ -98,7 +98,8 @@ CREATE TABLE sessions (
 CREATE TABLE grants (
     id                  INTEGER PRIMARY KEY,   -- carried in the device code
     device              INTEGER NOT NULL REFERENCES devices (row),
-    state               TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'redeemed', 'denied', 'revoked')),
+    -- Not IN: SQLite makes a temporary table of a longer list for each row that it checks.
+    state               TEXT NOT NULL CHECK (state = 'pending' OR state = 'approved' OR state = 'redeemed' OR state = 'denied' OR state = 'revoked'),
     jkt                 BLOB NOT NULL CHECK (length(jkt) = 32),
     device_code_hash    BLOB NOT NULL,
     user_code_hash      BLOB NOT NULL,

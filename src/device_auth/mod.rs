@@ -150,10 +150,11 @@ pub async fn authenticate(
         )));
     }
     let client_id = form.require("client_id").map_err(Refused::plain)?;
-    let said = one_line(client_id);
+    // Made only for a refusal: the ordinary request needs neither.
+    let said = || one_line(client_id);
     let event = if is_phishing_client_id(client_id) { Event::PhishingClient } else { Event::CodeUnenrolled };
     let proof = match presented.dpop.as_slice() {
-        [] => return Err(Refused::seen(OAuthError::InvalidClient, event, format!("'{said}' without a proof"))),
+        [] => return Err(Refused::seen(OAuthError::InvalidClient, event, format!("'{}' without a proof", said()))),
         [proof] => *proof,
         _ => return Err(Refused::plain(OAuthError::InvalidDpopProof("More than one DPoP header."))),
     };
@@ -163,7 +164,7 @@ pub async fn authenticate(
             Refused { error: OAuthError::UseDpopNonce, proven: Some(claimed), tripwire: None }
         }
         dpop::ProofError::Invalid(what) => {
-            Refused::seen(OAuthError::InvalidDpopProof(what), Event::CodeRefused, format!("'{said}': {what}"))
+            Refused::seen(OAuthError::InvalidDpopProof(what), Event::CodeRefused, format!("'{}': {what}", said()))
         }
         dpop::ProofError::Overloaded => Refused::plain(OAuthError::Unavailable),
     })?;
@@ -172,7 +173,6 @@ pub async fn authenticate(
         Ok(id) => store.device(&id).await?,
         Err(_) => None,
     };
-    let key = PinnedKey::short(&jkt);
     let pinned = device.as_ref().and_then(|device| device.key.as_ref()).map_or([0; 32], |key| key.jkt);
     let is_pinned = is_equal(&pinned, &jkt);
     match device {
@@ -180,7 +180,11 @@ pub async fn authenticate(
         Some(device) => Err(unpinned(store, device, &jkt, now).await?),
         None => Err(Refused {
             proven: Some(jkt),
-            ..Refused::seen(OAuthError::InvalidClient, event, format!("'{said}' with key {key}"))
+            ..Refused::seen(
+                OAuthError::InvalidClient,
+                event,
+                format!("'{}' with key {}", said(), PinnedKey::short(&jkt)),
+            )
         }),
     }
 }
