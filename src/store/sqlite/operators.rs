@@ -7,7 +7,7 @@ use super::audit::append;
 use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
-use crate::model::audit::{Context, Event};
+use crate::model::audit::{Actor, Context, Event};
 use crate::model::operator::{Operator, Role, SESSION_IDLE};
 use crate::model::site::DEFAULT_SITE;
 use crate::secret::Bytes32;
@@ -71,7 +71,8 @@ fn use_link(
         "INSERT INTO sessions (hash, operator, seen_at, ends_at) VALUES (?, ?, ?, ?)",
         params![session, operator.id.0, now, ends_at.millis()],
     )?;
-    append(connection, Event::SignedIn, None, &operator.name, context)?;
+    let signed_in = Context { actor: Actor::Operator(operator.name.clone()), ..context.clone() };
+    append(connection, Event::SignedIn, None, "", &signed_in)?;
     Ok(Some(operator))
 }
 
