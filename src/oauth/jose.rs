@@ -37,7 +37,7 @@ impl Algorithm {
         }
     }
 
-    const fn library(self) -> LibraryAlgorithm {
+    const fn of_crate(self) -> LibraryAlgorithm {
         match self {
             Self::Es256 => LibraryAlgorithm::ES256,
             Self::EdDsa => LibraryAlgorithm::EdDSA,
@@ -215,7 +215,7 @@ impl<'a, C: DeserializeOwned> UnverifiedJwt<'a, C> {
             self.signature,
             self.signing_input.as_bytes(),
             &self.key.decoding,
-            self.algorithm.library(),
+            self.algorithm.of_crate(),
         );
         if matches!(fits, Ok(true)) {
             Ok(VerifiedJwt { key: self.key, claims: self.claims })
