@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use pairgate::http::serve;
-use pairgate::oauth::jose::SigningKey;
+use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::secret::from_b64u;
 use rusqlite::{Connection, OpenFlags, params};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ pub fn run(data: &Path) -> anyhow::Result<()> {
     )?;
     let (queue, inserts) = mpsc::channel(1024);
     std::thread::spawn(move || write(&writer, inserts));
-    let encoding = EncodingKey::from_ec_der(&SigningKey::generate()?);
+    let encoding = EncodingKey::from_ec_der(&SigningKey::generate(SigningAlgorithm::Es256)?);
     let control = Arc::new(Control { database, encoding, queue });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -19,8 +19,8 @@ use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::kind::Kind;
 use crate::model::operator::Role;
-use crate::oauth::jose::SigningKey;
 use crate::oauth::metadata::{Endpoints, Metadata};
+use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
@@ -319,7 +319,7 @@ async fn signing_key(
     now: Timestamp,
 ) -> Result<SigningKey, OpenError> {
     if store.signing_keys().await?.is_empty() {
-        let pkcs8 = SigningKey::generate()?;
+        let pkcs8 = SigningKey::generate(SigningAlgorithm::Es256)?;
         let key = SigningKey::from_pkcs8(&pkcs8)?;
         let sealed = master.seal(&format!("signing_keys/{}", key.kid()), &pkcs8, random)?;
         let context = Context { now, actor: Actor::Broker, peer: None };

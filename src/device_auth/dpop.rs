@@ -119,7 +119,7 @@ fn percent_normal(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::jose::SigningKey;
+    use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
     use crate::secret::Random;
     use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
+            let key = SigningKey::from_pkcs8(&SigningKey::generate(SigningAlgorithm::Es256).unwrap()).unwrap();
             Self {
                 proofs: Proofs::new(&Random::seeded("dpop")).unwrap(),
                 key,

@@ -1,10 +1,13 @@
 //! The words of the wire: bodies, errors, metadata and JOSE, as the RFCs spell them. No I/O, no clock, no database.
 
+pub mod certificate;
 pub mod error;
 pub mod form;
 pub mod jose;
+pub mod jwk;
 pub mod metadata;
 pub mod scope;
+pub mod signing_key;
 
 use serde::Serialize;
 

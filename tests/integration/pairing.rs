@@ -11,7 +11,7 @@ use pairgate::broker::pairing::Confirm;
 use pairgate::model::device::{DeviceFacts, DeviceState};
 use pairgate::model::operator::Role;
 use pairgate::model::pairing as model;
-use pairgate::oauth::jose::PublicKey;
+use pairgate::oauth::jwk::PublicKey;
 use pairgate::simulator::{
     DeviceKey, PairingShown, PairingStatus, RawAnswer, SimulatedDevice, SimulatorError, TokenAnswer, Wire, jose,
 };
