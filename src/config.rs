@@ -12,7 +12,15 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use crate::model::kind::{Kind, RefreshPolicy};
+use crate::model::resource::Resource;
+use crate::oauth::certificate::Certificate;
+use crate::oauth::jose::JoseError;
+use crate::oauth::jwk::PublicKey;
+use crate::oauth::signing_key::SigningAlgorithm;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "pairgate.toml";
@@ -41,6 +49,8 @@ pub struct Config {
     pub log: String,
     /// Kinds of devices with their policy.
     pub kinds: Vec<Kind>,
+    /// Resources with settings of their own.
+    pub resources: Vec<Resource>,
 }
 
 impl Default for Config {
@@ -53,6 +63,7 @@ impl Default for Config {
             master_key: None,
             log: "info".into(),
             kinds: Kind::built_in(),
+            resources: Vec::new(),
         }
     }
 }
@@ -68,6 +79,8 @@ struct File {
     log: Option<String>,
     #[serde(default)]
     kinds: BTreeMap<String, KindPatch>,
+    #[serde(default)]
+    resources: BTreeMap<String, ResourceTable>,
 }
 
 /// Changes to a built-in kind, or a new kind.
@@ -81,11 +94,36 @@ struct KindPatch {
     code_lifetime: Option<u64>,
     access_token_lifetime: Option<u64>,
     refresh: Option<bool>,
+    offline_access: Option<bool>,
+    client_certificate: Option<ClientCertificate>,
     refresh_idle: Option<u64>,
     refresh_absolute: Option<u64>,
     confirmation_number: Option<bool>,
     site_network: Option<bool>,
     codes_per_hour: Option<i64>,
+}
+
+/// What a client certificate must be, besides holding the pinned key.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ClientCertificate {
+    /// Nothing: the key is enough (RFC 8705 section 2.2).
+    Pinned,
+    /// By one of the authorities (RFC 8705 section 2.1).
+    Pki,
+}
+
+/// A resource as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceTable {
+    label: Option<String>,
+    #[serde(default)]
+    scopes: BTreeMap<String, String>,
+    access_token_lifetime: Option<u64>,
+    signing_algorithm: Option<String>,
+    #[serde(default)]
+    keys: Vec<PathBuf>,
 }
 
 impl Config {
@@ -156,6 +194,9 @@ impl Config {
         for (id, patch) in file.kinds {
             config.apply_kind(&id, patch)?;
         }
+        for (id, table) in file.resources {
+            config.resources.push(resource(id, table)?);
+        }
         config.checked()
     }
 
@@ -172,6 +213,9 @@ impl Config {
         kind.resources = patch.resources.unwrap_or(kind.resources);
         kind.code_lifetime = patch.code_lifetime.map_or(kind.code_lifetime, seconds);
         kind.access_token_lifetime = patch.access_token_lifetime.map_or(kind.access_token_lifetime, seconds);
+        kind.offline_access = patch.offline_access.unwrap_or(kind.offline_access);
+        kind.certified =
+            patch.client_certificate.map_or(kind.certified, |wanted| matches!(wanted, ClientCertificate::Pki));
         kind.confirmation_number = patch.confirmation_number.unwrap_or(kind.confirmation_number);
         kind.site_network = patch.site_network.unwrap_or(kind.site_network);
         kind.codes_per_hour = patch.codes_per_hour.unwrap_or(kind.codes_per_hour);
@@ -204,6 +248,15 @@ impl Config {
         if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ConfigError(format!("two kinds share the prefix '{}'; each needs its own", twice[0])));
         }
+        for kind in &self.kinds {
+            let described = kind.resources.iter().filter_map(|id| self.resources.iter().find(|known| known.id == *id));
+            if let Some(resource) = described.into_iter().find(|resource| kind.scope(resource).is_empty()) {
+                return Err(ConfigError(format!(
+                    "kind '{}' may use resource '{}', but none of its scopes is one of that resource's",
+                    kind.id, resource.id
+                )));
+            }
+        }
         Ok(self)
     }
 }
@@ -218,6 +271,45 @@ fn new_kind(id: &str, patch: &KindPatch) -> Result<Kind, ConfigError> {
     }
     let template = Kind::built_in().remove(0);
     Ok(Kind { id: id.into(), label: id.into(), ..template })
+}
+
+fn resource(id: String, table: ResourceTable) -> Result<Resource, ConfigError> {
+    let wrong = |what: String| ConfigError(format!("resources.'{id}': {what}"));
+    let signing_algorithm = match table.signing_algorithm.as_deref() {
+        None => SigningAlgorithm::Es256,
+        Some(name) => SigningAlgorithm::parse(name)
+            .ok_or_else(|| wrong(format!("signing_algorithm = '{name}' must be ES256 or RS256")))?,
+    };
+    let mut keys = Vec::new();
+    for path in &table.keys {
+        let named = |what: String| wrong(format!("keys: {}: {what}", path.display()));
+        let bytes = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+        keys.extend(public_keys(&bytes).map_err(|error| named(error.to_string()))?);
+    }
+    let resource = Resource {
+        label: table.label.unwrap_or_else(|| id.clone()),
+        scopes: table.scopes.into_iter().collect(),
+        access_token_lifetime: table.access_token_lifetime.map(Duration::from_secs),
+        signing_algorithm,
+        keys,
+        id,
+    };
+    resource.checked().map_err(|error| ConfigError(error.to_string()))
+}
+
+/// Public keys from a file: a JWK, a JWK Set, or PEM certificates.
+fn public_keys(bytes: &[u8]) -> Result<Vec<PublicKey>, JoseError> {
+    const NONE: JoseError = JoseError("holds no public key: it must be a JWK, a JWK Set, or PEM certificates");
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(bytes) {
+        let keys = json.get("keys").and_then(serde_json::Value::as_array).cloned().unwrap_or_else(|| vec![json]);
+        return keys.iter().map(|key| PublicKey::from_json(&key.to_string())).collect();
+    }
+    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|_| NONE)?;
+    let keys: Vec<PublicKey> = certificates
+        .iter()
+        .map(|der| Certificate::from_der(der).map(|certificate| certificate.key))
+        .collect::<Result<_, _>>()?;
+    if keys.is_empty() { Err(NONE) } else { Ok(keys) }
 }
 
 /// The issuer: https, or http on loopback; origin only, so that `htu`, cookies and metadata have one base.

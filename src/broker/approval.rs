@@ -16,6 +16,7 @@ use crate::model::device::{Device, DeviceState};
 use crate::model::grant::{Grant, Standing};
 use crate::model::kind::Kind;
 use crate::model::operator::Role;
+use crate::model::resource::Resource;
 use crate::model::user_code::UserCode;
 use crate::secret::{b64u, is_equal};
 use crate::store::{ClaimOutcome, Decision, GrantOfDevice, GuessBucket, StoreError};
@@ -43,6 +44,8 @@ pub struct Review<'a> {
     pub device: Device,
     /// Its kind.
     pub kind: &'a Kind,
+    /// What it asks for access to.
+    pub resource: &'a Resource,
     /// Site name.
     pub site: String,
     /// Is the device on its site's network? `None` if nobody has said which that is.
@@ -121,10 +124,19 @@ impl Broker {
             self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active);
         let (Some(device), true, true) = (device, is_mine, is_pending) else { return Err(over()) };
         let kind = self.kind(&device.facts.kind).ok_or_else(over)?;
+        let resource = self.resource(&grant.resource).ok_or_else(over)?;
         let site = self.store.site(&device.facts.site).await?;
         let on_site = site.as_ref().zip(grant.peer).and_then(|(site, peer)| site.has_address(peer));
         let shown = self.shown_digest(&grant, &device, on_site);
-        Ok(Review { site: site.map_or_else(String::new, |site| site.name), on_site, shown, kind, grant, device })
+        Ok(Review {
+            site: site.map_or_else(String::new, |site| site.name),
+            on_site,
+            shown,
+            kind,
+            resource,
+            grant,
+            device,
+        })
     }
 
     /// The code of this sign-in, as its device shows it, if that is what was typed.

@@ -7,18 +7,19 @@
 
 use crate::broker::Broker;
 use crate::clock::Timestamp;
-use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented, Refused, authenticate};
+use crate::device_auth::assertion::LEEWAY;
+use crate::device_auth::{AuthenticatedDevice, Presented, Refused};
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::device::{Device, DeviceState};
 use crate::model::grant;
-use crate::model::kind::Kind;
+use crate::model::kind::{Kind, OFFLINE_ACCESS};
+use crate::model::resource::Resource;
 use crate::model::user_code::UserCode;
 use crate::oauth::DeviceAuthorizationResponse;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scope;
-use crate::secret::Bytes32;
-use crate::secret::sha256;
+use crate::secret::{Bytes32, sha256};
 use crate::store::{Mint, NewGrant, StoreError};
 
 /// An answer of a device endpoint, and the nonce for the next proof.
@@ -49,12 +50,13 @@ impl Broker {
             Err(error) => return Answer::refused(error),
         };
         // 1.
-        let AuthenticatedDevice { device, confirmation } = match self.authenticate(presented, &form).await {
+        let caller = match self.authenticate(presented, &form).await {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };
         let now = self.now();
-        let outcome = self.mint(&device, confirmation, &form, presented, now).await;
+        let outcome = self.mint(&caller, &form, presented, now).await;
+        let AuthenticatedDevice { device, jkt, .. } = caller;
         if let Err(
             error @ (OAuthError::UnauthorizedClient
             | OAuthError::InvalidScope
@@ -65,17 +67,17 @@ impl Broker {
             let why = error.body().error_description;
             self.note_refusal(Event::CodeRefused, Some(&device.id), &why, presented.peer).await;
         }
-        Answer { outcome, nonce: Some(self.next_nonce(&confirmation.jkt)), waited: None }
+        Answer { outcome, nonce: Some(self.next_nonce(&jkt)), waited: None }
     }
 
     async fn mint(
         &self,
-        device: &Device,
-        confirmation: Confirmation,
+        caller: &AuthenticatedDevice,
         form: &Form<'_>,
         presented: &Presented<'_>,
         now: Timestamp,
     ) -> Result<DeviceAuthorizationResponse, OAuthError> {
+        let device = &caller.device;
         // 2.
         let kind = self
             .kind(&device.facts.kind)
@@ -85,7 +87,8 @@ impl Broker {
             return Err(OAuthError::UnauthorizedClient);
         }
         // 3.
-        let (scope, resource) = (requested_scope(kind, form)?, requested_resource(kind, form)?);
+        let resource = self.requested_resource(kind, form)?;
+        let scope = requested_scope(kind, resource, form)?;
         // 4.
         let unavailable = |_| OAuthError::Unavailable;
         let secret = self.random.bytes32().map_err(unavailable)?;
@@ -93,19 +96,25 @@ impl Broker {
         let new = NewGrant {
             device_row: device.row,
             device: device.id.clone(),
-            jkt: confirmation.jkt,
+            jkt: caller.jkt,
             device_code_hash: sha256(&[&secret]),
             user_code_hash: user_code.hash(&self.user_code_key),
             scope,
-            resource,
+            resource: resource.id.clone(),
             expires_at: now.plus(kind.code_lifetime),
             codes_per_hour: kind.codes_per_hour,
+            assertion: caller.assertion.map(|used| (used.hash, Timestamp::from_millis((used.exp + LEEWAY) * 1000))),
         };
         let context = Context { now, actor: Actor::Device(device.id.clone()), peer: presented.peer };
         let id = match self.store.mint_grant(&new, &context).await? {
             Mint::Minted(id) => id,
             Mint::OverBudget { retry_after } => return Err(OAuthError::TooManyRequests { retry_after }),
             Mint::Lost => return Err(OAuthError::UnauthorizedClient),
+            Mint::Replayed => {
+                let why = "an assertion that was used before";
+                self.note_refusal(Event::KeyMismatch, Some(&device.id), why, presented.peer).await;
+                return Err(OAuthError::InvalidClient);
+            }
         };
         // The former sign-in, if one was open, has just been revoked: a poll that is held on it may answer.
         if let Some(former) = device.pending_grant {
@@ -135,36 +144,43 @@ impl Broker {
         presented: &Presented<'_>,
         form: &Form<'_>,
     ) -> Result<AuthenticatedDevice, Answer<T>> {
-        match authenticate(self.store.as_ref(), &self.proofs, presented, form, self.now()).await {
+        match self.authenticator.device(self.store.as_ref(), presented, form, self.now()).await {
             Ok(authenticated) => Ok(authenticated),
-            Err(Refused { error, proven, tripwire }) => {
-                if let Some(tripwire) = tripwire {
-                    self.note_refusal(tripwire.event, tripwire.device.as_ref(), &tripwire.detail, presented.peer).await;
-                }
-                Err(Answer { outcome: Err(error), nonce: proven.map(|jkt| self.next_nonce(&jkt)), waited: None })
-            }
+            Err(refused) => Err(self.refused(refused, presented).await),
         }
     }
 
+    /// Records a refusal, and makes it the answer.
+    pub(super) async fn refused<T>(&self, refused: Refused, presented: &Presented<'_>) -> Answer<T> {
+        let Refused { error, proven, tripwire } = refused;
+        if let Some(tripwire) = tripwire {
+            self.note_refusal(tripwire.event, tripwire.device.as_ref(), &tripwire.detail, presented.peer).await;
+        }
+        Answer { outcome: Err(error), nonce: proven.map(|jkt| self.next_nonce(&jkt)), waited: None }
+    }
+
+    /// The resource of a request: the kind's first, or one of the others (RFC 8707 section 2).
+    fn requested_resource(&self, kind: &Kind, form: &Form<'_>) -> Result<&Resource, OAuthError> {
+        let id = match form.get("resource") {
+            Some(text) => kind.resources.iter().find(|resource| *resource == text),
+            None => kind.resources.first(),
+        };
+        id.and_then(|id| self.resource(id)).ok_or(OAuthError::InvalidTarget)
+    }
+
     pub(super) fn next_nonce(&self, jkt: &Bytes32) -> String {
-        self.proofs.nonces.issue(jkt, self.now())
+        self.authenticator.proofs.nonces.issue(jkt, self.now())
     }
 }
 
-/// The scope of a request: the kind's, or a part of it.
-fn requested_scope(kind: &Kind, form: &Form<'_>) -> Result<Scope, OAuthError> {
-    let Some(text) = form.get("scope") else { return Ok(kind.scope()) };
-    let scope = Scope::parse(text).filter(|scope| !scope.is_empty() && scope.is_within(&kind.scope()));
-    scope.ok_or(OAuthError::InvalidScope)
-}
-
-/// The resource of a request: the kind's first, or one of the others (RFC 8707 section 2).
-fn requested_resource(kind: &Kind, form: &Form<'_>) -> Result<String, OAuthError> {
-    let resource = match form.get("resource") {
-        Some(text) => kind.resources.iter().find(|resource| *resource == text),
-        None => kind.resources.first(),
+/// The scope of a request: the kind's at this resource, or a part of it.
+fn requested_scope(kind: &Kind, resource: &Resource, form: &Form<'_>) -> Result<Scope, OAuthError> {
+    let scope = match form.get("scope") {
+        Some(text) => Scope::parse(text).filter(|scope| scope.is_within(&kind.widest_scope(resource))),
+        None => Some(kind.scope(resource)),
     };
-    resource.cloned().ok_or(OAuthError::InvalidTarget)
+    // A device that asks only to stay signed in asks for nothing.
+    scope.filter(|scope| scope.words().any(|word| word != OFFLINE_ACCESS)).ok_or(OAuthError::InvalidScope)
 }
 
 impl From<StoreError> for OAuthError {

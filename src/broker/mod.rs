@@ -7,6 +7,7 @@
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
+//! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
@@ -14,16 +15,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Timestamp};
-use crate::device_auth::Proofs;
+use crate::device_auth::Authenticator;
+use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
-use crate::model::kind::Kind;
+use crate::model::kind::{Kind, OFFLINE_ACCESS};
 use crate::model::operator::Role;
+use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
+pub mod access_token;
 pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
@@ -42,12 +46,30 @@ pub struct Parts {
     pub master: MasterKey,
     /// The issuer.
     pub issuer: url::Url,
-    /// Kinds of devices.
-    pub kinds: Vec<Kind>,
     /// Time.
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// What configuration says.
+    pub policy: Policy,
+}
+
+/// What configuration says about devices and resources.
+pub struct Policy {
+    /// Kinds of devices.
+    pub kinds: Vec<Kind>,
+    /// Resources with settings of their own.
+    pub resources: Vec<Resource>,
+    /// Base of the endpoints where client certificates are asked for.
+    pub mtls_url: Option<url::Url>,
+    /// Authorities for client certificates.
+    pub client_trust: ClientTrust,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { kinds: Kind::built_in(), resources: Vec::new(), mtls_url: None, client_trust: ClientTrust::default() }
+    }
 }
 
 /// The product. Cheap to share; nothing authoritative is in its memory.
@@ -57,8 +79,9 @@ pub struct Broker {
     random: Random,
     endpoints: Endpoints,
     kinds: Vec<Kind>,
+    resources: Vec<Resource>,
     signing: SigningKey,
-    proofs: Proofs,
+    authenticator: Authenticator,
     user_code_key: MacKey,
     refresh_key: MacKey,
     csrf_key: MacKey,
@@ -153,7 +176,8 @@ impl Broker {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
-        let Parts { store, master, issuer, kinds, clock, random } = parts;
+        let Parts { store, master, issuer, clock, random, policy } = parts;
+        let Policy { kinds, mut resources, mtls_url, client_trust } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
             if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
@@ -164,9 +188,17 @@ impl Broker {
             }
         }
         let signing = signing_key(store.as_ref(), &master, &random, clock.now()).await?;
+        // What a kind names and nobody has described has no limits of its own.
+        for named in kinds.iter().flat_map(|kind| &kind.resources) {
+            if !resources.iter().any(|resource| resource.id == *named) {
+                resources.push(Resource::plain(named));
+            }
+        }
+        let endpoints = Endpoints::new(&issuer, mtls_url.as_ref());
+        let certified = kinds.iter().filter(|kind| kind.certified).map(|kind| kind.id.clone()).collect();
         Ok(Self {
-            endpoints: Endpoints::new(&issuer),
-            proofs: Proofs::new(&random)?,
+            authenticator: Authenticator::new(&random, &endpoints.issuer, client_trust, certified)?,
+            endpoints,
             user_code_key: master.mac_key("user code"),
             refresh_key: master.mac_key("refresh token"),
             csrf_key: master.mac_key("csrf token"),
@@ -179,6 +211,7 @@ impl Broker {
             clock,
             random,
             kinds,
+            resources,
             signing,
         })
     }
@@ -211,6 +244,11 @@ impl Broker {
         self.kinds.iter().find(|kind| kind.id == id)
     }
 
+    /// A resource by its identifier.
+    pub fn resource(&self, id: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.id == id)
+    }
+
     /// Who waits for what.
     pub const fn wake(&self) -> &wake::Wake {
         &self.wake
@@ -220,9 +258,10 @@ impl Broker {
     pub fn metadata(&self) -> Metadata<'_> {
         let mut scopes: Vec<&str> =
             self.kinds.iter().flat_map(|kind| kind.scopes.iter().map(|(scope, _)| scope.as_str())).collect();
+        scopes.extend(self.kinds.iter().any(|kind| kind.offline_access).then_some(OFFLINE_ACCESS));
         scopes.sort_unstable();
         scopes.dedup();
-        Metadata::new(&self.endpoints, scopes)
+        Metadata::new(&self.endpoints, scopes, self.authenticator.has_authorities())
     }
 
     /// The JWK Set (RFC 7517 section 5).

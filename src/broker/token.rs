@@ -11,25 +11,29 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
+use crate::broker::access_token::{Issue, Renewal};
 use crate::broker::device_authorization::Answer;
-use crate::device_auth::{AuthenticatedDevice, Confirmation, Presented};
+use crate::device_auth::{AuthenticatedDevice, Presented};
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::device::{Device, DeviceState, PinnedKey};
 use crate::model::grant::{Grant, GrantState, Standing, parse_reference, reference};
 use crate::model::kind::Kind;
+use crate::model::resource::Resource;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scope;
 use crate::oauth::{DEVICE_CODE_GRANT, REFRESH_TOKEN_GRANT, TokenResponse};
-use crate::secret::{Bytes32, b64u, is_equal, sha256};
+use crate::secret::{Bytes32, is_equal, sha256};
 use crate::store::{Redemption, Rotation};
 
 /// The longest that a poll is held (RFC 7240 `wait`), in seconds.
 pub const MAX_WAIT: u32 = 25;
+
+const UNBOUND: &str =
+    "A token needs something to be bound to: send a DPoP proof by the pinned key beside the assertion.";
 
 /// How a poll may wait.
 pub struct Patience<'a> {
@@ -52,37 +56,42 @@ impl Broker {
             Err(error) => return Answer::refused(error),
         };
         // 1.
-        let AuthenticatedDevice { device, confirmation } = match self.authenticate(presented, &form).await {
+        let caller = match self.authenticate(presented, &form).await {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };
         let mut waited = None;
-        let outcome = if device.state == DeviceState::Active {
-            match form.require("grant_type") {
-                Ok(DEVICE_CODE_GRANT) => {
-                    self.poll(&device, confirmation, &form, presented, patience, &mut waited).await
-                }
-                Ok(REFRESH_TOKEN_GRANT) => self.refresh(&device, confirmation, &form, presented).await,
-                Ok(_) => Err(OAuthError::UnsupportedGrantType),
-                Err(error) => Err(error),
+        let device = &caller.device;
+        let outcome = match (device.state, form.require("grant_type"), caller.confirmation) {
+            (DeviceState::Active, Ok(DEVICE_CODE_GRANT), Some(_)) => {
+                self.poll(&caller, &form, presented, patience, &mut waited).await
             }
-        } else {
+            (DeviceState::Active, Ok(REFRESH_TOKEN_GRANT), Some(_)) => self.refresh(&caller, &form, presented).await,
+            // An assertion says who asks, and binds nothing: without a proof there is no token (R-9449-05, D-05).
+            (DeviceState::Active, Ok(DEVICE_CODE_GRANT), None) => Err(OAuthError::InvalidDpopProof(UNBOUND)),
+            (DeviceState::Active, Ok(REFRESH_TOKEN_GRANT), None) => {
+                Err(self.no_token(device, "a refresh without a proof", presented, OAuthError::InvalidGrant).await)
+            }
+            (DeviceState::Active, Ok(_), _) => Err(OAuthError::UnsupportedGrantType),
+            (DeviceState::Active, Err(error), _) => Err(error),
             // 2.
-            let why = format!("the device is {}", device.state.as_str());
-            Err(self.no_token(&device, &why, presented, OAuthError::InvalidClient).await)
+            (state, ..) => {
+                let why = format!("the device is {}", state.as_str());
+                Err(self.no_token(device, &why, presented, OAuthError::InvalidClient).await)
+            }
         };
-        Answer { outcome, nonce: Some(self.next_nonce(&confirmation.jkt)), waited }
+        Answer { outcome, nonce: Some(self.next_nonce(&caller.jkt)), waited }
     }
 
     async fn poll(
         &self,
-        device: &Device,
-        confirmation: Confirmation,
+        caller: &AuthenticatedDevice,
         form: &Form<'_>,
         presented: &Presented<'_>,
         patience: &Patience<'_>,
         waited: &mut Option<u32>,
     ) -> Result<TokenResponse, OAuthError> {
+        let device = &caller.device;
         // 3.
         let found = match parse_reference(form.require("device_code")?) {
             Some((id, secret)) => self.store.grant(id).await?.map(|grant| (id, secret, grant)),
@@ -95,7 +104,7 @@ impl Broker {
                 .await);
         };
         // 4. Without this, whoever steals a code and owns any enrolled device has the victim's tokens (D-01).
-        if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
+        if !is_equal(&grant.jkt, &caller.jkt) || grant.device_row != device.row {
             return Err(self.foreign_key(&grant, device, presented).await);
         }
         // 5. Also for approved codes: a token must not be the reward for polling too fast.
@@ -119,15 +128,14 @@ impl Broker {
             }
             _ => standing,
         };
-        self.answer_poll(&grant, standing, device, confirmation, presented).await
+        self.answer_poll(&grant, standing, caller, presented).await
     }
 
     async fn answer_poll(
         &self,
         grant: &Grant,
         standing: Standing,
-        device: &Device,
-        confirmation: Confirmation,
+        caller: &AuthenticatedDevice,
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
         match standing {
@@ -139,9 +147,9 @@ impl Broker {
             Standing::Expired => Err(OAuthError::ExpiredToken),
             Standing::Gone => {
                 let why = format!("sign-in {} is over", grant.id);
-                Err(self.no_token(device, &why, presented, OAuthError::InvalidGrant).await)
+                Err(self.no_token(&caller.device, &why, presented, OAuthError::InvalidGrant).await)
             }
-            Standing::Approved => self.redeem(grant, device, confirmation, presented).await,
+            Standing::Approved => self.redeem(grant, caller, presented).await,
         }
     }
 
@@ -184,24 +192,29 @@ impl Broker {
     async fn redeem(
         &self,
         grant: &Grant,
-        device: &Device,
-        confirmation: Confirmation,
+        caller: &AuthenticatedDevice,
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
+        let device = &caller.device;
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
-        if !grant.scope.is_within(&kind.scope()) || !kind.resources.contains(&grant.resource) {
-            return Err(OAuthError::AccessDenied);
-        }
+        let resource = self.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
+        let resource = resource
+            .filter(|resource| grant.scope.is_within(&kind.widest_scope(resource)))
+            .ok_or(OAuthError::AccessDenied)?;
         let secret = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
-        let refresh = kind.refresh.map(|policy| (sha256(&[&secret]), policy));
+        let refresh = kind.refresh_for(&grant.scope).map(|policy| (sha256(&[&secret]), policy));
         let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
-        let redemption = self.store.redeem_grant(grant.id, &confirmation.jkt, refresh, &context).await?;
+        let redemption = self.store.redeem_grant(grant.id, &caller.jkt, refresh, &context).await?;
         self.wake.grant(grant.id);
         match redemption {
             Redemption::Redeemed => {
-                let refresh_token = refresh.map(|_| reference(grant.id, &secret));
-                self.issue(grant, &grant.scope, kind, device, confirmation, refresh_token)
+                let refresh = refresh.map(|(_, policy)| Renewal {
+                    token: reference(grant.id, &secret),
+                    timeout: policy.idle.min(policy.absolute),
+                    ends_in: policy.absolute,
+                });
+                self.issue(caller, &Issue { grant, scope: &grant.scope, kind, resource, refresh })
             }
             Redemption::ApproverLost => Err(OAuthError::AccessDenied),
             Redemption::Lost => {
@@ -213,11 +226,11 @@ impl Broker {
 
     async fn refresh(
         &self,
-        device: &Device,
-        confirmation: Confirmation,
+        caller: &AuthenticatedDevice,
         form: &Form<'_>,
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
+        let device = &caller.device;
         let found = match parse_reference(form.require("refresh_token")?) {
             Some((id, secret)) => self.store.grant(id).await?.map(|grant| (id, secret, grant)),
             None => None,
@@ -227,7 +240,7 @@ impl Broker {
             return Err(self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await);
         };
         let presented_hash = sha256(&[&secret]);
-        if !is_equal(&grant.jkt, &confirmation.jkt) || grant.device_row != device.row {
+        if !is_equal(&grant.jkt, &caller.jkt) || grant.device_row != device.row {
             // Only who has a token that was real once is worth an alarm, and ends the sign-in.
             let is_real = grant.refresh.as_ref().is_some_and(|refresh| {
                 is_equal(&refresh.hash, &presented_hash)
@@ -240,8 +253,9 @@ impl Broker {
             });
         }
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
-        let policy = kind.refresh.ok_or(OAuthError::InvalidGrant)?;
-        let scope = match refreshed_scope(kind, &grant, form) {
+        let policy = kind.refresh_for(&grant.scope).ok_or(OAuthError::InvalidGrant)?;
+        let resource = self.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
+        let scope = match refreshed_scope(kind, resource, &grant, form) {
             Ok(scope) => scope,
             Err(error) => {
                 let why = format!("sign-in {id}: {}", error.body().error_description);
@@ -253,9 +267,12 @@ impl Broker {
         let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
         match self.store.rotate_refresh(id, &presented_hash, &sha256(&[&successor]), policy, &context).await? {
             Rotation::Rotated | Rotation::Retried => {
-                self.issue(&grant, &scope, kind, device, confirmation, Some(reference(id, &successor)))
+                let left = grant.refresh.as_ref().map_or(Duration::ZERO, |refresh| refresh.ends_at.since(self.now()));
+                let token = reference(id, &successor);
+                let refresh = Some(Renewal { token, timeout: policy.idle.min(left), ends_in: left });
+                self.issue(caller, &Issue { grant: &grant, scope: &scope, kind, resource, refresh })
             }
-            Rotation::Reused => {
+            Rotation::Reused | Rotation::Forked => {
                 self.wake.pages();
                 Err(OAuthError::InvalidGrant)
             }
@@ -287,51 +304,17 @@ impl Broker {
         self.note_bounded(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &detail, &context).await;
         OAuthError::InvalidGrant
     }
-
-    /// The access token (RFC 9068), bound to the key. No path leads around `cnf`.
-    fn issue(
-        &self,
-        grant: &Grant,
-        scope: &Scope,
-        kind: &Kind,
-        device: &Device,
-        confirmation: Confirmation,
-        refresh_token: Option<String>,
-    ) -> Result<TokenResponse, OAuthError> {
-        let now = self.now();
-        let expires_in = i64::try_from(kind.access_token_lifetime.as_secs()).unwrap_or(600);
-        let jti = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
-        let claims = json!({
-            "iss": self.endpoints.issuer,
-            // Not the bare id: a device must never pass for a person of that name.
-            "sub": format!("device:{}", device.id),
-            "aud": grant.resource,
-            "client_id": device.id,
-            "scope": scope.to_string(),
-            "iat": now.seconds(),
-            "exp": now.seconds() + expires_in,
-            "jti": b64u(&jti[..16]),
-            "sid": grant.id.to_string(),
-            "cnf": {"jkt": b64u(&confirmation.jkt)},
-            "key_assurance": "software",
-        });
-        let access_token = self.signing.sign("at+jwt", &claims, false).map_err(|error| {
-            tracing::error!(%error, "an access token could not be signed");
-            OAuthError::Unavailable
-        })?;
-        Ok(TokenResponse { access_token, token_type: "DPoP", expires_in, scope: scope.to_string(), refresh_token })
-    }
 }
 
 /// Scope of a refresh: narrower is allowed, wider never, nor another resource (RFC 6749 section 6, A-074).
-fn refreshed_scope(kind: &Kind, grant: &Grant, form: &Form<'_>) -> Result<Scope, OAuthError> {
+fn refreshed_scope(kind: &Kind, resource: &Resource, grant: &Grant, form: &Form<'_>) -> Result<Scope, OAuthError> {
     let scope = match form.get("scope") {
         Some(text) => Scope::parse(text)
             .filter(|scope| !scope.is_empty() && scope.is_within(&grant.scope))
             .ok_or(OAuthError::InvalidScope)?,
         None => grant.scope.clone(),
     };
-    if !scope.is_within(&kind.scope()) {
+    if !scope.is_within(&kind.widest_scope(resource)) {
         return Err(OAuthError::InvalidScope);
     }
     // Policy may have changed since the device signed in.

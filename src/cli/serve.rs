@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
 
-use crate::broker::{Broker, Caller, Parts};
+use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -53,7 +53,8 @@ pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> an
         // Only a new database may get a new key: with another one, an old database can't be read.
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
-    let parts = Parts { store, master, issuer, kinds: config.kinds.clone(), clock: Clock::system(), random };
+    let policy = Policy { kinds: config.kinds.clone(), resources: config.resources.clone(), ..Policy::default() };
+    let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };
     Ok(Broker::open(parts, accept_clock).await?)
 }
 

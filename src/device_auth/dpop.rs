@@ -1,4 +1,5 @@
-//! DPoP proofs (RFC 9449 section 4.3) as client authentication: our profile. The key of the proof is the identity.
+//! DPoP proofs (RFC 9449 section 4.3). By themselves they are client authentication, our profile: the key of the proof is the identity. Beside an
+//! assertion or a certificate they say what the token is bound to, and must be by the same pinned key.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -37,17 +38,23 @@ pub enum ProofError {
     Overloaded,
 }
 
-/// Checks a proof in full; the thumbprint of the key that made it. `endpoint` is the configured address.
+/// A proof that is well formed, for this endpoint, and carries a fresh nonce. Its signature has not been checked.
+#[derive(Debug)]
+pub struct FreshProof<'a>(UnverifiedJwt<'a, Claims>);
+
+/// The checks that come before any signature; `endpoint` is the configured address.
+///
+/// They cost a hundredth of a signature, and a client without a nonce has not shown anything yet.
 ///
 /// # Errors
 /// [`ProofError`].
-pub fn check(
+pub fn inspect<'a>(
     proofs: &Proofs,
-    proof: &str,
+    proof: &'a str,
     method: &str,
     endpoint: &str,
     now: Timestamp,
-) -> Result<Bytes32, ProofError> {
+) -> Result<FreshProof<'a>, ProofError> {
     let unverified = UnverifiedJwt::<Claims>::parse(proof, "dpop+jwt").map_err(|error| ProofError::Invalid(error.0))?;
     let claims = unverified.peek();
     if claims.htm != method {
@@ -60,16 +67,27 @@ pub fn check(
         return Err(ProofError::Invalid("The proof's jti must have 16 to 128 characters."));
     }
     let jkt = unverified.claimed_key().jkt();
-    // Before the signature: it costs a hundredth, and a client without a nonce has not shown anything yet.
     if !claims.nonce.as_deref().is_some_and(|nonce| proofs.nonces.is_good(nonce, &jkt, now)) {
         return Err(ProofError::Nonce { claimed: jkt });
     }
-    let verified = unverified.verify().map_err(|error| ProofError::Invalid(error.0))?;
-    // After the signature: or else anybody could use up somebody's jti, or our memory.
-    match proofs.replay.note(&jkt, &verified.claims.jti, now) {
-        Seen::New => Ok(jkt),
-        Seen::Before => Err(ProofError::Invalid("This proof was used before. Make a new one for each request.")),
-        Seen::Full => Err(ProofError::Overloaded),
+    Ok(FreshProof(unverified))
+}
+
+impl FreshProof<'_> {
+    /// Checks the signature, then uses up the `jti`; the thumbprint of the key that made the proof.
+    ///
+    /// In this order: or else anybody could use up somebody's `jti`, or our memory.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn verify(self, proofs: &Proofs, now: Timestamp) -> Result<Bytes32, ProofError> {
+        let verified = self.0.verify().map_err(|error| ProofError::Invalid(error.0))?;
+        let jkt = verified.key.jkt();
+        match proofs.replay.note(&jkt, &verified.claims.jti, now) {
+            Seen::New => Ok(jkt),
+            Seen::Before => Err(ProofError::Invalid("This proof was used before. Make a new one for each request.")),
+            Seen::Full => Err(ProofError::Overloaded),
+        }
     }
 }
 
@@ -148,7 +166,7 @@ mod tests {
 
         fn check(&self, claims: &Value) -> Result<Bytes32, ProofError> {
             let proof = self.key.sign("dpop+jwt", claims, true).unwrap();
-            check(&self.proofs, &proof, "POST", ENDPOINT, self.now)
+            inspect(&self.proofs, &proof, "POST", ENDPOINT, self.now)?.verify(&self.proofs, self.now)
         }
     }
 

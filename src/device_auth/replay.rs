@@ -3,7 +3,7 @@
 //! Two sets that rotate, and a refusal when they are full: a cache that drops entries under pressure would switch the protection off just when
 //! somebody floods it. They need not survive the process, because the nonces don't either.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Timestamp;
@@ -65,6 +65,31 @@ impl Replay {
     }
 }
 
+/// Used `jti` values of client assertions, until they expire by themselves (RFC 7523 section 3, item 7; R-7523-04).
+///
+/// By the minute of their `exp`: the same assertion again has the same `exp`, so it is looked for in one place, and a minute that is over is dropped whole.
+#[derive(Debug, Default)]
+pub struct UsedAssertions(Mutex<BTreeMap<i64, HashSet<[u8; 16]>>>);
+
+impl UsedAssertions {
+    /// Notes an assertion by its hash; `exp` in seconds since 1970. To be kept for as long as any assertion with this `exp` is taken.
+    pub fn note(&self, hash: &Bytes32, exp: i64, leeway: i64, now: Timestamp) -> Seen {
+        let entry = *hash.first_chunk::<16>().unwrap_or(&[0; 16]);
+        let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = (now.seconds() - leeway) / 60;
+        *minutes = minutes.split_off(&over);
+        let minute = exp / 60;
+        if minutes.get(&minute).is_some_and(|used| used.contains(&entry)) {
+            return Seen::Before;
+        }
+        if minutes.values().map(HashSet::len).sum::<usize>() >= CAPACITY {
+            return Seen::Full;
+        }
+        minutes.entry(minute).or_default().insert(entry);
+        Seen::New
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +118,19 @@ mod tests {
         }
         assert_eq!(replay.note(&[1; 32], "one more", now), Seen::Full);
         assert_eq!(replay.note(&[1; 32], "first", now), Seen::Before);
+    }
+
+    #[test]
+    fn an_assertion_counts_once_until_it_expires_a_030() {
+        let used = UsedAssertions::default();
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        assert_eq!(used.note(&[1; 32], 1_000_060, 60, at(1_000_000)), Seen::New);
+        assert_eq!(used.note(&[1; 32], 1_000_060, 60, at(1_000_000)), Seen::Before);
+        assert_eq!(used.note(&[1; 32], 1_000_060, 60, at(1_000_119)), Seen::Before, "within the leeway after its exp");
+        assert_eq!(used.note(&[2; 32], 1_000_060, 60, at(1_000_000)), Seen::New);
+        assert_eq!(used.note(&[3; 32], 1_003_600, 60, at(1_000_000)), Seen::New, "an hour ahead");
+        assert_eq!(used.note(&[3; 32], 1_003_600, 60, at(1_003_600)), Seen::Before);
+        assert_eq!(used.note(&[4; 32], 1_009_000, 60, at(1_008_000)), Seen::New);
+        assert_eq!(used.0.lock().unwrap().len(), 1, "minutes that are over are gone");
     }
 }

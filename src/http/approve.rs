@@ -92,7 +92,10 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         Err(error) => return not_done(error),
     };
     let now = edge.broker().now();
-    let lasts = review.kind.refresh.map_or(review.kind.access_token_lifetime, |policy| policy.absolute);
+    let lasts = review
+        .kind
+        .refresh_for(&review.grant.scope)
+        .map_or(review.kind.access_token_lifetime, |policy| policy.absolute);
     let facts = &review.device.facts;
     let approve = ApprovePage {
         chrome: quiet(edge, signed_in, "Let this device sign in?").await,
@@ -106,7 +109,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         // Shown only if it is this sign-in's, in the form that the device shows it.
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
-        abilities: review.kind.words(&review.grant.scope),
+        abilities: review.kind.words(&review.grant.scope, review.resource),
         lasts: format!("for {}", span(lasts.as_secs())),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),

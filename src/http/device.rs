@@ -1,7 +1,10 @@
 //! What devices call (`docs/api.md`, sections 1 and 2). Bodies in, one broker call, answers as the RFCs spell them.
 
+use std::net::IpAddr;
+
 use axum::Json;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -11,8 +14,9 @@ use crate::broker::pairing::PairingError;
 use crate::broker::token::Patience;
 use crate::device_auth::Presented;
 use crate::http::Edge;
-use crate::http::extract::{Peer, SmallBody, is_form};
+use crate::http::extract::{Channel, Peer, PeerTls, SmallBody, is_form};
 use crate::oauth::error::OAuthError;
+use crate::oauth::metadata::ClientEndpoints;
 
 const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -20,37 +24,86 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 type Body = Result<SmallBody, (StatusCode, &'static str)>;
 
-/// `POST /device_authorization` (RFC 8628 section 3.1).
-pub async fn device_authorization(
-    State(edge): State<Edge>,
-    Peer(peer): Peer,
-    uri: axum::http::Uri,
+/// A request to a client endpoint: a form of our size, nothing in the query (A-017), and what the client presents.
+pub struct ClientRequest {
     headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let body = match checked(&uri, &headers, body) {
-        Ok(body) => body,
-        Err(response) => return response,
-    };
-    let presented = presented(&headers, &edge.broker().endpoints().device_authorization, peer);
-    answer(edge.broker().device_authorization(&presented, &body.0).await)
+    body: Bytes,
+    peer: Option<IpAddr>,
+    tls: PeerTls,
+}
+
+impl FromRequest<Edge> for ClientRequest {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let Peer(peer) = Peer::from_request_parts(&mut parts, edge).await.unwrap_or(Peer(None));
+        let tls = parts.extensions.remove::<PeerTls>().unwrap_or_default();
+        if parts.uri.query().is_some() {
+            return Err(invalid("Parameters belong into the body, not into the query."));
+        }
+        if !is_form(&parts.headers) {
+            return Err(invalid("The body must be application/x-www-form-urlencoded."));
+        }
+        let SmallBody(body) = SmallBody::from_request(Request::new(body), edge).await.map_err(|(status, what)| {
+            (status, [NO_STORE], Json(OAuthError::InvalidRequest(what.into()).body())).into_response()
+        })?;
+        Ok(Self { headers: parts.headers, body, peer, tls })
+    }
+}
+
+impl ClientRequest {
+    /// What is presented to the endpoint at this address, as configured.
+    fn presented<'a>(&'a self, endpoint: &'a str) -> Presented<'a> {
+        Presented {
+            // A header that is no text can't be a proof, but it is there.
+            dpop: self.headers.get_all("dpop").iter().map(|value| value.to_str().unwrap_or_default()).collect(),
+            has_authorization: self.headers.contains_key(header::AUTHORIZATION),
+            certificates: &self.tls.certificates,
+            method: "POST",
+            endpoint,
+            peer: self.peer,
+        }
+    }
+
+    /// The addresses of the side that it came in by.
+    fn endpoints<'a>(&self, edge: &'a Edge) -> &'a ClientEndpoints {
+        edge.broker().endpoints().client(self.tls.channel == Channel::Mtls)
+    }
+}
+
+/// `POST /device_authorization` (RFC 8628 section 3.1).
+pub async fn device_authorization(State(edge): State<Edge>, request: ClientRequest) -> Response {
+    let presented = request.presented(&request.endpoints(&edge).device_authorization);
+    answer(edge.broker().device_authorization(&presented, &request.body).await)
 }
 
 /// `POST /token` (RFC 6749 section 3.2).
-pub async fn token(
-    State(edge): State<Edge>,
-    Peer(peer): Peer,
-    uri: axum::http::Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let body = match checked(&uri, &headers, body) {
-        Ok(body) => body,
-        Err(response) => return response,
-    };
-    let presented = presented(&headers, &edge.broker().endpoints().token, peer);
-    let patience = Patience { wait: preferred_wait(&headers), stopping: &edge.0.stopping };
-    answer(edge.broker().token(&presented, &body.0, &patience).await)
+pub async fn token(State(edge): State<Edge>, request: ClientRequest) -> Response {
+    let presented = request.presented(&request.endpoints(&edge).token);
+    let patience = Patience { wait: preferred_wait(&request.headers), stopping: &edge.0.stopping };
+    answer(edge.broker().token(&presented, &request.body, &patience).await)
+}
+
+/// `POST /revoke` (RFC 7009).
+pub async fn revoke(State(edge): State<Edge>, request: ClientRequest) -> Response {
+    let presented = request.presented(&request.endpoints(&edge).revocation);
+    let answered = edge.broker().revoke(&presented, &request.body).await;
+    let is_done = answered.outcome.is_ok();
+    let mut response = answer(answered);
+    if is_done {
+        // "The content of the response body is ignored by the client" (section 2.2).
+        *response.body_mut() = axum::body::Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// `POST /introspect` (RFC 7662): for resources, not for devices.
+pub async fn introspect(State(edge): State<Edge>, request: ClientRequest) -> Response {
+    let presented = request.presented(&request.endpoints(&edge).introspection);
+    answer(edge.broker().introspect(&presented, &request.body).await)
 }
 
 /// `POST /pairing`.
@@ -79,32 +132,8 @@ pub async fn metadata(State(edge): State<Edge>) -> Response {
     ([(header::CACHE_CONTROL, "max-age=300")], Json(edge.broker().metadata())).into_response()
 }
 
-/// The checks of a request that need no broker: a form, of our size, and nothing in the query (A-017).
-#[allow(clippy::result_large_err)] // a response is what both ways end in
-fn checked(uri: &axum::http::Uri, headers: &HeaderMap, body: Body) -> Result<SmallBody, Response> {
-    let invalid = |what: &'static str| {
-        answer::<()>(Answer { outcome: Err(OAuthError::InvalidRequest(what.into())), nonce: None, waited: None })
-    };
-    if uri.query().is_some() {
-        return Err(invalid("Parameters belong into the body, not into the query."));
-    }
-    if !is_form(headers) {
-        return Err(invalid("The body must be application/x-www-form-urlencoded."));
-    }
-    body.map_err(|(status, what)| {
-        (status, [NO_STORE], Json(OAuthError::InvalidRequest(what.into()).body())).into_response()
-    })
-}
-
-fn presented<'a>(headers: &'a HeaderMap, endpoint: &'a str, peer: Option<std::net::IpAddr>) -> Presented<'a> {
-    Presented {
-        // A header that is no text can't be a proof, but it is there.
-        dpop: headers.get_all("dpop").iter().map(|value| value.to_str().unwrap_or_default()).collect(),
-        has_authorization: headers.contains_key(header::AUTHORIZATION),
-        method: "POST",
-        endpoint,
-        peer,
-    }
+fn invalid(what: &'static str) -> Response {
+    answer::<()>(Answer { outcome: Err(OAuthError::InvalidRequest(what.into())), nonce: None, waited: None })
 }
 
 /// Seconds of `Prefer: wait=N` (RFC 7240 section 4.3); other preferences and nonsense are ignored, as the RFC wants.

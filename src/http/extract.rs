@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,6 +10,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
@@ -26,6 +28,31 @@ pub const SESSION_COOKIE: &str = "__Host-pairgate";
 /// The TCP peer; put into each request by the accept loop.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpPeer(pub SocketAddr);
+
+/// By which side a connection came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// Where pages and devices are served, and nobody is asked for a certificate.
+    #[default]
+    Main,
+    /// Where client certificates are asked for (RFC 8705); only the device endpoints.
+    Mtls,
+}
+
+/// What TLS, or a trusted proxy, says of the client; put into each request by the accept loop.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// Which side.
+    pub channel: Channel,
+    /// Its certificates, leaf first; possession of the leaf's key was proved.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+impl Default for PeerTls {
+    fn default() -> Self {
+        Self { channel: Channel::Main, certificates: Arc::from([]) }
+    }
+}
 
 /// The caller's address: the TCP peer, or what a trusted proxy says of it.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,9 @@
 //!
 //! | routes | who | file |
 //! | --- | --- | --- |
-//! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token` | devices, each authenticated by the broker | [`device`] |
-//! | `/.well-known/oauth-authorization-server`, `/jwks`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
+//! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
+//! | `/introspect` | resources, each authenticated by the broker | [`device`] |
+//! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in` | anyone with a link | [`sign_in`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
@@ -71,8 +72,11 @@ pub fn router(edge: Edge) -> Router {
         .route("/pairing/poll", post(device::pairing_poll))
         .route("/device_authorization", post(device::device_authorization))
         .route("/token", post(device::token))
+        .route("/revoke", post(device::revoke))
+        .route("/introspect", post(device::introspect))
         .route("/jwks", get(device::jwks))
-        .route("/.well-known/oauth-authorization-server", get(device::metadata));
+        .route("/.well-known/oauth-authorization-server", get(device::metadata))
+        .route("/.well-known/openid-configuration", get(device::metadata));
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))

@@ -83,6 +83,10 @@ events! {
     TokenIssued "token.issued" Info "signed in";
     TokenRefreshed "token.refreshed" Info "token renewed";
     TokenRefused "token.refused" Refusal "token refused";
+    TokenRevoked "token.revoked" Info "gave its sign-in back";
+    TokenScanned "token.scanned" Alert "tried to end a sign-in that is not its own";
+    SessionsForked "key.two_sessions" Alert "one key holds two live sign-ins: was it copied? both were ended";
+    IntrospectionRefused "introspection.refused" Alert "somebody asked about tokens and got nothing";
     RefreshReused "refresh.reused" Alert "an old refresh token was used again; the sign-in was ended";
     OperatorAdded "operator.added" Info "operator added";
     OperatorDisabled "operator.disabled" Info "operator disabled";

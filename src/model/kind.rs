@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::resource::{Resource, is_identifier};
 use crate::oauth::scope::Scope;
 
 /// Identifier of the resource that devices get tokens for when nothing else is configured (RFC 8707: an absolute URI).
@@ -11,7 +12,7 @@ pub const MAX_CODE_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Rights that no device may ever be given, whatever a kind's configuration says: reading or sending people's mail and chats, files of others,
 /// the directory (S-08 to S-10).
-const DENIED_SCOPES: [&str; 14] = [
+const DENIED_SCOPES: [&str; 13] = [
     "mail.read",
     "mail.readwrite",
     "mail.send",
@@ -25,8 +26,10 @@ const DENIED_SCOPES: [&str; 14] = [
     "sites.read.all",
     "directory.read.all",
     "user.read.all",
-    "offline_access",
 ];
+
+/// The scope by which a device asks to stay signed in (OpenID Connect Core section 11): a refresh token.
+pub const OFFLINE_ACCESS: &str = "offline_access";
 
 /// What devices of one kind may have, and what an approval needs.
 #[derive(Clone, Debug)]
@@ -47,6 +50,10 @@ pub struct Kind {
     pub access_token_lifetime: Duration,
     /// Life of the refresh token; none is given without it.
     pub refresh: Option<RefreshPolicy>,
+    /// Is the refresh token given only to a device that asks for [`OFFLINE_ACCESS`]? If not, that scope is refused, like any that is not on the list.
+    pub offline_access: bool,
+    /// Must a client certificate be by one of the configured authorities? If not, the pinned key alone is enough (RFC 8705 section 2.2).
+    pub certified: bool,
     /// Must the approver type the number that the device shows? If not, the device must be on its site's network.
     pub confirmation_number: bool,
     /// Must the device be on its site's network?
@@ -66,12 +73,18 @@ pub struct RefreshPolicy {
 
 /// Why a kind's configuration was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kind '{kind}': {problem}")]
+#[error("{subject}: {problem}")]
 pub struct KindError {
-    /// Which kind.
-    pub kind: String,
+    /// Which kind or resource.
+    pub subject: String,
     /// What is wrong, and what would do.
     pub problem: String,
+}
+
+impl KindError {
+    pub(super) fn of_resource(id: &str, problem: String) -> Self {
+        Self { subject: format!("resource '{id}'"), problem }
+    }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -89,6 +102,8 @@ impl Kind {
                 code_lifetime: Duration::from_secs(300),
                 access_token_lifetime: Duration::from_secs(600),
                 refresh: Some(RefreshPolicy { idle, absolute }),
+                offline_access: false,
+                certified: false,
                 confirmation_number: true,
                 site_network: false,
                 codes_per_hour: 60,
@@ -132,7 +147,7 @@ impl Kind {
     /// # Errors
     /// A scope on the deny-list, a life outside its limits, a prefix that is no three letters, neither number nor network.
     pub fn checked(self) -> Result<Self, KindError> {
-        let refuse = |problem: String| Err(KindError { kind: self.id.clone(), problem });
+        let refuse = |problem: String| Err(KindError { subject: format!("kind '{}'", self.id), problem });
         if self.prefix.len() != 3 || !self.prefix.bytes().all(|letter| letter.is_ascii_uppercase()) {
             return refuse(format!("prefix '{}' must be three letters A-Z", self.prefix));
         }
@@ -146,11 +161,19 @@ impl Kind {
         {
             return refuse(format!("scope '{scope}' has characters that scopes can't have (RFC 6749 section 3.3)"));
         }
+        if self.scopes.iter().any(|(scope, _)| scope == OFFLINE_ACCESS) {
+            return refuse(
+                "offline_access is no scope of a resource: set offline_access = true, then devices may ask for it"
+                    .into(),
+            );
+        }
+        if self.offline_access && self.refresh.is_none() {
+            return refuse("offline_access needs refresh = true".into());
+        }
         if self.scopes.is_empty() || self.resources.is_empty() {
             return refuse("needs at least one scope and one resource".into());
         }
-        if let Some(resource) = self.resources.iter().find(|text| url::Url::parse(text).is_err() || text.contains('#'))
-        {
+        if let Some(resource) = self.resources.iter().find(|text| !is_identifier(text)) {
             return refuse(format!("resource '{resource}' must be an absolute URI without fragment (RFC 8707)"));
         }
         if self.code_lifetime < Duration::from_secs(60) || self.code_lifetime > MAX_CODE_LIFETIME {
@@ -167,18 +190,36 @@ impl Kind {
         Ok(self)
     }
 
-    /// All scopes of the kind: what is asked for when a device names none.
-    pub fn scope(&self) -> Scope {
-        self.scopes.iter().map(|(scope, _)| scope.as_str()).collect()
+    /// All scopes that devices of the kind may have at a resource: what is asked for when a device names none.
+    pub fn scope(&self, resource: &Resource) -> Scope {
+        self.scopes.iter().map(|(scope, _)| scope.as_str()).filter(|scope| resource.has_scope(scope)).collect()
     }
 
-    /// What a scope lets the device do, in words for people.
-    pub fn words(&self, scope: &Scope) -> Vec<String> {
-        self.scopes.iter().filter(|(word, _)| scope.contains(word)).map(|(_, words)| words.clone()).collect()
+    /// The same, with what a device may ask for besides.
+    pub fn widest_scope(&self, resource: &Resource) -> Scope {
+        let offline = self.offline_access.then_some(OFFLINE_ACCESS);
+        let scopes = self.scopes.iter().map(|(scope, _)| scope.as_str()).filter(|scope| resource.has_scope(scope));
+        scopes.chain(offline).collect()
+    }
+
+    /// The refresh policy of a sign-in with this scope.
+    pub fn refresh_for(&self, scope: &Scope) -> Option<RefreshPolicy> {
+        self.refresh.filter(|_| !self.offline_access || scope.contains(OFFLINE_ACCESS))
+    }
+
+    /// What a scope lets the device do at a resource, in words for people: the resource's own, else the kind's.
+    pub fn words(&self, scope: &Scope, resource: &Resource) -> Vec<String> {
+        let named = self.scopes.iter().filter(|(word, _)| scope.contains(word));
+        let mut words: Vec<String> =
+            named.map(|(word, words)| resource.words(word).unwrap_or(words).to_owned()).collect();
+        if scope.contains(OFFLINE_ACCESS) {
+            words.push("stay signed in when nobody is there".into());
+        }
+        words
     }
 }
 
-fn is_denied(scope: &str) -> bool {
+pub(super) fn is_denied(scope: &str) -> bool {
     let name = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
     DENIED_SCOPES
         .iter()

@@ -14,6 +14,8 @@ pub enum OAuthError {
     InvalidRequest(Cow<'static, str>),
     /// No, or wrong, client authentication: one answer for unknown id, wrong key and missing proof.
     InvalidClient,
+    /// The assertion fails a check that needs no registry; says which. The same code and status as `InvalidClient`.
+    InvalidAssertion(&'static str),
     /// Authenticated, but may not ask now: not confirmed yet, suspended, retired.
     UnauthorizedClient,
     /// Scope outside the kind's list.
@@ -65,7 +67,7 @@ impl OAuthError {
     /// HTTP status. `authorization_pending` is 400, whatever looks nicer: clients branch on it (RFC 8628 section 3.5 by RFC 6749 section 5.2).
     pub const fn status(&self) -> u16 {
         match self {
-            Self::InvalidClient => 401,
+            Self::InvalidClient | Self::InvalidAssertion(_) => 401,
             Self::TooManyRequests { .. } => 429,
             Self::Unavailable => 503,
             _ => 400,
@@ -76,7 +78,7 @@ impl OAuthError {
     pub const fn code(&self) -> Option<&'static str> {
         Some(match self {
             Self::InvalidRequest(_) => "invalid_request",
-            Self::InvalidClient => "invalid_client",
+            Self::InvalidClient | Self::InvalidAssertion(_) => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
@@ -113,7 +115,7 @@ impl OAuthError {
     fn description(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::InvalidRequest(what) => return what.clone(),
-            Self::InvalidDpopProof(what) => what,
+            Self::InvalidDpopProof(what) | Self::InvalidAssertion(what) => what,
             Self::InvalidClient => "This device is not enrolled with this key. Pair it first.",
             Self::UnauthorizedClient => "This device may not sign in now. Ask an administrator.",
             Self::InvalidScope => "This scope is not allowed for devices of this kind.",
@@ -142,6 +144,7 @@ mod tests {
         let rows = [
             (OAuthError::InvalidRequest("x".into()), 400, Some("invalid_request")),
             (OAuthError::InvalidClient, 401, Some("invalid_client")),
+            (OAuthError::InvalidAssertion("x"), 401, Some("invalid_client")),
             (OAuthError::UnauthorizedClient, 400, Some("unauthorized_client")),
             (OAuthError::InvalidScope, 400, Some("invalid_scope")),
             (OAuthError::InvalidTarget, 400, Some("invalid_target")),

@@ -160,7 +160,11 @@ impl PageOperator {
         self.submit(Submission { page: path, target, action: Some(action), typed }).await.map(drop)
     }
 
-    async fn get(&self, path: &str) -> Result<RawAnswer, SimulatorError> {
+    /// A page, whatever its status.
+    ///
+    /// # Errors
+    /// If the broker can't be reached.
+    pub async fn get(&self, path: &str) -> Result<RawAnswer, SimulatorError> {
         let request = self.with_cookies(self.wire.get(&self.address(path)?));
         let answer = self.wire.send(request).await?;
         self.keep_cookies(&answer);

@@ -97,6 +97,8 @@ pub trait DeviceStore: Send + Sync {
     async fn device(&self, id: &DeviceId) -> Result<Option<Device>>;
     /// A device by its row.
     async fn device_by_row(&self, row: i64) -> Result<Option<Device>>;
+    /// The device's pinned key as JWK. A read by its thumbprint.
+    async fn pinned_key(&self, device: &Device) -> Result<Option<String>>;
     /// Devices that match, by id, and how many match in all.
     async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)>;
     /// How many are in each state.
@@ -239,6 +241,8 @@ pub struct NewGrant {
     pub expires_at: Timestamp,
     /// Budget of the device's kind.
     pub codes_per_hour: i64,
+    /// The assertion that was shown, with the instant from which on nobody takes it any more: it counts once, also after a restart.
+    pub assertion: Option<(Bytes32, Timestamp)>,
 }
 
 /// Outcome of [`GrantStore::mint_grant`].
@@ -253,6 +257,8 @@ pub enum Mint {
     },
     /// The device is not active with this key any more.
     Lost,
+    /// The assertion was used before.
+    Replayed,
 }
 
 /// Outcome of [`GrantStore::claim_grant`].
@@ -297,6 +303,8 @@ pub enum Rotation {
     Retried,
     /// An old token came again later: the sign-in is revoked.
     Reused,
+    /// The device holds a newer sign-in for the same resource, and that one lives: two boxes have its key. Both sign-ins are revoked.
+    Forked,
     /// Unknown, ended, or not this device's.
     Gone,
 }

@@ -11,10 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pairgate::broker::{Broker, Caller, OpenError, Parts};
+use pairgate::broker::{Broker, Caller, OpenError, Parts, Policy};
 use pairgate::clock::Clock;
 use pairgate::model::audit::{Actor, Context, Event};
-use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::secret::{MasterKey, Random, from_b64u};
 use pairgate::simulator::device::DEVICE_CODE_GRANT;
@@ -482,9 +481,9 @@ async fn a_clock_that_went_back_while_the_broker_was_down_is_raised_or_refused_a
             store: store::open(test.data.path()).unwrap(),
             master: MasterKey::new([7; 32]),
             issuer: test.issuer.parse().unwrap(),
-            kinds: Kind::built_in(),
             clock,
             random: Random::system(),
+            policy: Policy::default(),
         };
         Broker::open(parts, accept_clock)
     };

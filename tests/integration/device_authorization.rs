@@ -514,21 +514,44 @@ async fn metadata_says_what_the_endpoints_do_r_8414() {
     redact(&mut metadata, &test.issuer);
     insta::assert_json_snapshot!(metadata, @r#"
     {
+      "authorization_response_iss_parameter_supported": true,
       "device_authorization_endpoint": "[issuer]/device_authorization",
       "dpop_signing_alg_values_supported": [
         "ES256",
         "EdDSA",
-        "Ed25519"
+        "Ed25519",
+        "RS256"
       ],
       "grant_types_supported": [
         "urn:ietf:params:oauth:grant-type:device_code",
         "refresh_token"
+      ],
+      "introspection_endpoint": "[issuer]/introspect",
+      "introspection_endpoint_auth_methods_supported": [
+        "private_key_jwt"
+      ],
+      "introspection_endpoint_auth_signing_alg_values_supported": [
+        "ES256",
+        "EdDSA",
+        "Ed25519",
+        "RS256"
       ],
       "issuer": "[issuer]",
       "jwks_uri": "[issuer]/jwks",
       "pairing_endpoint": "[issuer]/pairing",
       "response_types_supported": [
         "none"
+      ],
+      "revocation_endpoint": "[issuer]/revoke",
+      "revocation_endpoint_auth_methods_supported": [
+        "dpop",
+        "private_key_jwt"
+      ],
+      "revocation_endpoint_auth_signing_alg_values_supported": [
+        "ES256",
+        "EdDSA",
+        "Ed25519",
+        "RS256"
       ],
       "scopes_supported": [
         "print.read",
@@ -537,10 +560,18 @@ async fn metadata_says_what_the_endpoints_do_r_8414() {
         "session.start",
         "signage.read"
       ],
-      "service_documentation": "https://www.rfc-editor.org/rfc/rfc8628",
+      "service_documentation": "[issuer]/openapi.json",
+      "tls_client_certificate_bound_access_tokens": false,
       "token_endpoint": "[issuer]/token",
       "token_endpoint_auth_methods_supported": [
-        "dpop"
+        "dpop",
+        "private_key_jwt"
+      ],
+      "token_endpoint_auth_signing_alg_values_supported": [
+        "ES256",
+        "EdDSA",
+        "Ed25519",
+        "RS256"
       ]
     }
     "#);

@@ -454,25 +454,6 @@ async fn a_flawless_proof_of_another_key_is_not_the_device_a_027() {
 }
 
 #[tokio::test]
-async fn a_proof_beside_a_client_assertion_is_refused_a_015_a_027() {
-    let bench = Bench::new().await;
-    for path in ENDPOINTS {
-        let proof = bench.test.proof(&bench.device, path).await;
-        let assertion = bench.device.key.sign_raw(&bench.device.key.header("JWT"), &json!({"sub": "x"})).unwrap();
-        let params = [
-            ("client_id", bench.device.id.as_str()),
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", &assertion),
-        ];
-        let mark = bench.test.mark().await;
-        let answer = bench.device.post_form(path, &params, &[("dpop", &proof)]).await.unwrap();
-        is_error(&answer, 400, "invalid_request", path);
-        bench.test.untouched(&mark, &[], path).await;
-        bench.accepted(path, &[("dpop", &proof)]).await;
-    }
-}
-
-#[tokio::test]
 async fn a_device_whose_clock_is_ten_years_off_signs_in_a_089() {
     let test = TestBroker::start().await;
     let ida = test.operator("ida", Role::Admin).await;

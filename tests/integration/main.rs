@@ -14,6 +14,8 @@ mod dpop;
 mod listener;
 mod pages;
 mod pairing;
+mod private_key_jwt;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;
+mod tokens;

@@ -191,3 +191,15 @@ pub async fn a_site_is_changed_and_recorded(bench: Bench) {
     assert!(store.site("nowhere").await.unwrap().is_none());
     bench.recorded(known, &[]).await;
 }
+
+pub async fn the_pinned_key_is_the_current_one(bench: Bench) {
+    let store = &bench.store;
+    let device = bench.active("lobby-printer-01").await;
+    let jwk = store.pinned_key(&device).await.unwrap().unwrap();
+    assert!(jwk.contains("lobby-printer-01"), "{jwk}");
+    store.register_device(&id("tv-01"), &facts("TV"), &when(1)).await.unwrap();
+    let unpaired = store.device(&id("tv-01")).await.unwrap().unwrap();
+    assert_eq!(store.pinned_key(&unpaired).await.unwrap(), None);
+    store.set_device_state(&id("lobby-printer-01"), DeviceState::Retired, &when(2)).await.unwrap();
+    assert_eq!(store.pinned_key(&device).await.unwrap(), None, "a retired key is no key");
+}

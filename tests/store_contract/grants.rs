@@ -475,3 +475,57 @@ pub async fn pending_grants_are_listed_oldest_first(bench: Bench) {
     store.decide_grant(grant, approver, Decision::Approve, &when(5)).await.unwrap();
     assert_eq!(list(at(10), 10).await.len(), 2, "decided");
 }
+
+pub async fn an_assertion_makes_one_code_also_after_a_restart_a_030(bench: Bench) {
+    let device = bench.active("lobby-printer-01").await;
+    let with = |name: &str, hash: &str| NewGrant { assertion: Some((bytes(hash), at(120))), ..code(&device, name) };
+    let (first, again, other) = (with("1", "a"), with("2", "a"), with("3", "b"));
+    assert!(matches!(bench.store.mint_grant(&first, &when(1)).await.unwrap(), Mint::Minted(_)));
+    let known = bench.records().await.len();
+    let answers = bench
+        .race(|store, _| {
+            let again = again.clone();
+            async move { store.mint_grant(&again, &when(2)).await.unwrap() }
+        })
+        .await;
+    assert_eq!(how_many(&answers, &Mint::Replayed), answers.len());
+    bench.recorded(known, &[]).await;
+    assert!(matches!(bench.store.mint_grant(&other, &when(2)).await.unwrap(), Mint::Minted(_)));
+    let bench = bench.restarted();
+    assert_eq!(bench.store.mint_grant(&again, &when(119)).await.unwrap(), Mint::Replayed);
+    // From then on nobody takes it any more, so it need not be remembered.
+    assert!(matches!(bench.store.mint_grant(&again, &when(120)).await.unwrap(), Mint::Minted(_)));
+}
+
+pub async fn two_live_sign_ins_of_one_key_are_both_ended_a_009(bench: Bench) {
+    let store = &bench.store;
+    let approver = bench.operator("dana", Role::Approver).await;
+    let device = bench.active("lobby-printer-01").await;
+    let old = bench.redeemed(&device, "a0", approver).await;
+    let new = bench.redeemed(&device, "b0", approver).await;
+    let rotate = |grant, presented: &'static str, successor: &'static str, seconds| async move {
+        store.rotate_refresh(grant, &bytes(presented), &bytes(successor), POLICY, &when(seconds)).await.unwrap()
+    };
+    // The honest device has forgotten the old one.
+    assert_eq!(rotate(new, "b0", "b1", 20).await, Rotation::Rotated);
+    let known = bench.records().await.len();
+    assert_eq!(rotate(old, "a0", "a1", 21).await, Rotation::Forked);
+    assert_eq!((state(&bench, old).await, state(&bench, new).await), (GrantState::Revoked, GrantState::Revoked));
+    assert_eq!(rotate(new, "b1", "b2", 22).await, Rotation::Gone);
+    let known = bench.recorded(known, &["key.two_sessions"]).await;
+    // Two resources are two sign-ins, and one that has ended is none.
+    let old = bench.redeemed(&device, "c0", approver).await;
+    let elsewhere = NewGrant { resource: "https://scan.example".into(), ..code(&device, "d") };
+    let Mint::Minted(elsewhere) = store.mint_grant(&elsewhere, &when(30)).await.unwrap() else { panic!("not minted") };
+    store.claim_grant(elsewhere, approver, None, &when(31)).await.unwrap();
+    store.decide_grant(elsewhere, approver, Decision::Approve, &when(31)).await.unwrap();
+    let jkt = device.key.as_ref().unwrap().jkt;
+    let redeemed = store.redeem_grant(elsewhere, &jkt, Some((bytes("d0"), POLICY)), &when(32)).await.unwrap();
+    assert_eq!(redeemed, Redemption::Redeemed);
+    assert_eq!(rotate(old, "c0", "c1", 33).await, Rotation::Rotated);
+    assert_eq!(rotate(elsewhere, "d0", "d1", 33).await, Rotation::Rotated);
+    let newer = bench.redeemed(&device, "e0", approver).await;
+    store.revoke_grant(newer, Event::TokenRevoked, "by the device", &when(35)).await.unwrap();
+    assert_eq!(rotate(old, "c1", "c2", 36).await, Rotation::Rotated);
+    assert!(known < bench.records().await.len());
+}

@@ -106,6 +106,7 @@ pub fn code(device: &Device, name: &str) -> NewGrant {
         resource: "urn:pairgate:resource:default".into(),
         expires_at: at(300),
         codes_per_hour: 60,
+        assertion: None,
     }
 }
 
@@ -289,6 +290,7 @@ macro_rules! contract {
                     suspending_ends_sign_ins_pairings_and_windows
                     retiring_ends_everything_and_leaves_tombstones_of_id_and_key
                     a_site_is_changed_and_recorded
+                    the_pinned_key_is_the_current_one
                 }
                 pairings {
                     windows_open_close_and_run_out
@@ -313,6 +315,7 @@ macro_rules! contract {
                     no_code_for_a_key_or_a_state_that_changed_meanwhile
                     many_codes_at_once_leave_one_pending
                     a_user_code_in_use_is_a_failure_that_changes_nothing
+                    an_assertion_makes_one_code_also_after_a_restart_a_030
                     the_interval_grows_to_its_cap_and_only_while_open
                     of_many_approvers_at_once_one_has_the_claim
                     a_claim_may_be_repeated_by_the_same_person_and_ends_with_the_code
@@ -328,6 +331,7 @@ macro_rules! contract {
                     of_many_refreshes_at_once_one_rotates
                     an_old_refresh_token_ends_the_sign_in
                     refresh_tokens_die_unused_and_of_age
+                    two_live_sign_ins_of_one_key_are_both_ended_a_009
                     pending_grants_are_listed_oldest_first
                 }
                 operators {

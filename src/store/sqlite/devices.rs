@@ -146,6 +146,18 @@ impl DeviceStore for SqliteStore {
         })
     }
 
+    async fn pinned_key(&self, device: &Device) -> Result<Option<String>> {
+        let Some(key) = &device.key else { return Ok(None) };
+        self.read(|connection| {
+            first(
+                connection,
+                "SELECT jwk FROM device_keys WHERE jkt = ? AND device = ? AND state = 'current'",
+                params![key.jkt, device.row],
+                |row| row.get(0),
+            )
+        })
+    }
+
     async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)> {
         const FILTER: &str = "(?1 = '' OR instr(lower(d.id || char(10) || d.name || char(10) || d.room || char(10) || d.serial || char(10) || d.asset_tag), ?1)) \
              AND (?2 IS NULL OR d.state = ?2)";

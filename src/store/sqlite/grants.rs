@@ -88,6 +88,17 @@ fn mint(connection: &Connection, new: &NewGrant, context: &Context) -> rusqlite:
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?)),
     )?;
     let Some((since, count, pending)) = budget else { return Ok(Mint::Lost) };
+    if let Some((hash, until)) = &new.assertion {
+        change(connection, "DELETE FROM used_assertions WHERE until <= ?", [now])?;
+        let noted = change(
+            connection,
+            "INSERT INTO used_assertions (hash, until) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING",
+            params![hash, until.millis()],
+        )?;
+        if noted == 0 {
+            return Ok(Mint::Replayed);
+        }
+    }
     let (since, count) = if now - since >= HOUR_MILLIS { (now, 0) } else { (since, count) };
     if count >= new.codes_per_hour {
         return Ok(Mint::OverBudget { retry_after: (since + HOUR_MILLIS - now + 999) / 1000 });
@@ -292,6 +303,16 @@ fn rotate(
     }
     let device = device_of(connection, id)?;
     if is_equal(&refresh.hash, presented) {
+        if let Some(newer) = newer_sign_in(connection, &grant, now)? {
+            change(
+                connection,
+                "UPDATE grants SET state = 'revoked' WHERE id IN (?, ?) AND state = 'redeemed'",
+                [id.0, newer],
+            )?;
+            let detail = format!("sign-ins {id} and {newer} for {}", grant.resource);
+            append(connection, Event::SessionsForked, device.as_deref(), &detail, context)?;
+            return Ok(Rotation::Forked);
+        }
         change(
             connection,
             "UPDATE grants SET refresh_hash = ?, refresh_previous = ?, refresh_rotated_at = ?, refresh_idle_until = ? WHERE id = ? AND refresh_hash = ?",
@@ -316,6 +337,18 @@ fn rotate(
     change(connection, "UPDATE grants SET state = 'revoked' WHERE id = ? AND state = 'redeemed'", [id.0])?;
     append(connection, Event::RefreshReused, device.as_deref(), &format!("sign-in {id}"), context)?;
     Ok(Rotation::Reused)
+}
+
+/// A device has one sign-in per resource: it forgets the old one when it begins anew. Whoever refreshes an old one while a newer one lives is another box
+/// with a copy of the key, or the box that was copied (A-009).
+fn newer_sign_in(connection: &Connection, grant: &Grant, now: Timestamp) -> rusqlite::Result<Option<i64>> {
+    first(
+        connection,
+        "SELECT id FROM grants WHERE device = ? AND state = 'redeemed' AND resource = ? AND jkt = ? AND id > ? AND refresh_idle_until > ? \
+         AND refresh_ends_at > ? ORDER BY id DESC LIMIT 1",
+        params![grant.device_row, grant.resource, grant.jkt, grant.id.0, now.millis(), now.millis()],
+        |row| row.get(0),
+    )
 }
 
 #[async_trait]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pairgate::broker::{Broker, Caller, Parts};
+use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
 use pairgate::http::{Edge, router, serve};
@@ -12,6 +12,7 @@ use pairgate::model::audit::Record;
 use pairgate::model::device::DeviceFacts;
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
+use pairgate::model::resource::Resource;
 use pairgate::model::site::Site;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
@@ -32,12 +33,13 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 /// What may differ from the defaults.
 pub struct Setup {
     pub kinds: Vec<Kind>,
+    pub resources: Vec<Resource>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { kinds: Config::default().kinds, trusted_proxies: Vec::new() }
+        Self { kinds: Config::default().kinds, resources: Vec::new(), trusted_proxies: Vec::new() }
     }
 }
 
@@ -74,13 +76,14 @@ impl TestBroker {
     pub async fn on(data: Arc<tempfile::TempDir>, address: SocketAddr, clock: Clock, setup: Setup) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let policy = Policy { kinds: setup.kinds.clone(), resources: setup.resources.clone(), ..Policy::default() };
         let parts = Parts {
             store: store::open(data.path()).unwrap(),
             master: MasterKey::new([7; 32]),
             issuer: issuer.parse().unwrap(),
-            kinds: setup.kinds.clone(),
             clock: clock.clone(),
             random: Random::system(),
+            policy,
         };
         let broker = Arc::new(Broker::open(parts, false).await.unwrap());
         let (stop, stopping) = watch::channel(false);
