@@ -127,6 +127,16 @@ pub async fn jwks(State(edge): State<Edge>) -> Response {
     ([(header::CACHE_CONTROL, "max-age=300")], Json(edge.broker().jwks())).into_response()
 }
 
+/// The description of all device endpoints (OpenAPI 3.1), written by hand (`docs/decisions/0008`); `tests/integration/openapi.rs` holds it to the routes.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// `GET /openapi.json`.
+pub async fn openapi(State(edge): State<Edge>) -> Response {
+    let document = OPENAPI.replace("{issuer}", &edge.broker().endpoints().issuer);
+    let headers = [(header::CACHE_CONTROL, "max-age=300"), (header::CONTENT_TYPE, "application/json")];
+    (headers, document).into_response()
+}
+
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 3).
 pub async fn metadata(State(edge): State<Edge>) -> Response {
     ([(header::CACHE_CONTROL, "max-age=300")], Json(edge.broker().metadata())).into_response()

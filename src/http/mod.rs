@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
-//! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
+//! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in` | anyone with a link | [`sign_in`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
@@ -75,6 +75,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/revoke", post(device::revoke))
         .route("/introspect", post(device::introspect))
         .route("/jwks", get(device::jwks))
+        .route("/openapi.json", get(device::openapi))
         .route("/.well-known/oauth-authorization-server", get(device::metadata))
         .route("/.well-known/openid-configuration", get(device::metadata));
     let pages = Router::new()

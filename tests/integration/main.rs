@@ -12,6 +12,7 @@ mod device_authorization;
 mod device_code;
 mod dpop;
 mod listener;
+mod openapi;
 mod pages;
 mod pairing;
 mod private_key_jwt;
