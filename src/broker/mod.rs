@@ -64,11 +64,19 @@ pub struct Policy {
     pub mtls_url: Option<url::Url>,
     /// Authorities for client certificates.
     pub client_trust: ClientTrust,
+    /// The certificate that devices pin, if the server's is by our own authority.
+    pub ca_pem: Option<String>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { kinds: Kind::built_in(), resources: Vec::new(), mtls_url: None, client_trust: ClientTrust::default() }
+        Self {
+            kinds: Kind::built_in(),
+            resources: Vec::new(),
+            mtls_url: None,
+            client_trust: ClientTrust::default(),
+            ca_pem: None,
+        }
     }
 }
 
@@ -80,6 +88,7 @@ pub struct Broker {
     endpoints: Endpoints,
     kinds: Vec<Kind>,
     resources: Vec<Resource>,
+    ca_pem: Option<String>,
     signing: SigningKey,
     authenticator: Authenticator,
     user_code_key: MacKey,
@@ -177,7 +186,7 @@ impl Broker {
     /// [`OpenError`].
     pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
         let Parts { store, master, issuer, clock, random, policy } = parts;
-        let Policy { kinds, mut resources, mtls_url, client_trust } = policy;
+        let Policy { kinds, mut resources, mtls_url, client_trust, ca_pem } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
             if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
@@ -212,6 +221,7 @@ impl Broker {
             random,
             kinds,
             resources,
+            ca_pem,
             signing,
         })
     }

@@ -264,7 +264,7 @@ impl Broker {
         answer["status"] = "paired".into();
         answer["issuer"] = self.endpoints.issuer.clone().into();
         answer["jwks"] = self.jwks();
-        answer["ca"] = serde_json::Value::Null;
+        answer["ca"] = self.ca_pem.clone().into();
         self.sign_response(&answer)
     }
 

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 8] = [
     &["clock", "id", "secret"],
     &["oauth"],
     &["model", "telemetry"],
-    &["store", "config"],
+    &["store", "config", "tls"],
     &["device_auth"],
     &["broker"],
     &["http"],
