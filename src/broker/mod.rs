@@ -20,6 +20,7 @@ use crate::model::audit::{Actor, Context, Event};
 use crate::model::kind::Kind;
 use crate::model::operator::Role;
 use crate::oauth::metadata::{Endpoints, Metadata};
+use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
@@ -44,6 +45,8 @@ pub struct Parts {
     pub issuer: url::Url,
     /// Kinds of devices.
     pub kinds: Vec<Kind>,
+    /// Makers who are believed that a key is kept in hardware.
+    pub attestation_roots: Roots,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -57,6 +60,7 @@ pub struct Broker {
     random: Random,
     endpoints: Endpoints,
     kinds: Vec<Kind>,
+    attestation_roots: Roots,
     signing: SigningKey,
     proofs: Proofs,
     user_code_key: MacKey,
@@ -153,7 +157,7 @@ impl Broker {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
-        let Parts { store, master, issuer, kinds, clock, random } = parts;
+        let Parts { store, master, issuer, kinds, attestation_roots, clock, random } = parts;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
             if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
@@ -179,6 +183,7 @@ impl Broker {
             clock,
             random,
             kinds,
+            attestation_roots,
             signing,
         })
     }

@@ -190,6 +190,10 @@ impl Broker {
     ) -> Result<TokenResponse, OAuthError> {
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
+        if !accepts_key(kind, device) {
+            let why = format!("sign-in {}: a {} needs a {}", grant.id, kind.id, kind.key_assurance.words());
+            return Err(self.no_token(device, &why, presented, OAuthError::AccessDenied).await);
+        }
         if !grant.scope.is_within(&kind.scope()) || !kind.resources.contains(&grant.resource) {
             return Err(OAuthError::AccessDenied);
         }
@@ -239,7 +243,8 @@ impl Broker {
                 self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await
             });
         }
-        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
+        let kind =
+            self.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device)).ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh.ok_or(OAuthError::InvalidGrant)?;
         let scope = match refreshed_scope(kind, &grant, form) {
             Ok(scope) => scope,
@@ -313,7 +318,7 @@ impl Broker {
             "jti": b64u(&jti[..16]),
             "sid": grant.id.to_string(),
             "cnf": {"jkt": b64u(&confirmation.jkt)},
-            "key_assurance": "software",
+            "key_assurance": device.key.as_ref().map(|key| key.assurance).unwrap_or_default(),
         });
         let access_token = self.signing.sign("at+jwt", &claims, false).map_err(|error| {
             tracing::error!(%error, "an access token could not be signed");
@@ -321,6 +326,11 @@ impl Broker {
         })?;
         Ok(TokenResponse { access_token, token_type: "DPoP", expires_in, scope: scope.to_string(), refresh_token })
     }
+}
+
+/// Is the device's key kept as its kind wants it? The kind may want more than when the device was paired.
+fn accepts_key(kind: &Kind, device: &Device) -> bool {
+    device.key.as_ref().is_some_and(|key| kind.accepts(key.assurance))
 }
 
 /// Scope of a refresh: narrower is allowed, wider never, nor another resource (RFC 6749 section 6, A-074).

@@ -40,6 +40,7 @@ pub struct ServeArgs {
 /// If the directory, the database or the master key is not as it should be.
 pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> anyhow::Result<Broker> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let attestation_roots = config.load_attestation_roots()?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -53,7 +54,8 @@ pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> an
         // Only a new database may get a new key: with another one, an old database can't be read.
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
-    let parts = Parts { store, master, issuer, kinds: config.kinds.clone(), clock: Clock::system(), random };
+    let parts =
+        Parts { store, master, issuer, kinds: config.kinds.clone(), attestation_roots, clock: Clock::system(), random };
     Ok(Broker::open(parts, accept_clock).await?)
 }
 

@@ -19,9 +19,11 @@ use crate::oauth::form::Form;
 use crate::secret::{Bytes32, Random, SecretError, is_equal};
 use crate::store::{Store, StoreError};
 
+pub mod attestation;
 pub mod dpop;
 pub mod nonce;
 pub mod replay;
+pub mod rotation;
 
 /// What a request presents. Nothing of it is believed yet.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ use pairgate::clock::Clock;
 use pairgate::model::audit::{Actor, Context, Event};
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
+use pairgate::oauth::roots::Roots;
 use pairgate::secret::{MasterKey, Random, from_b64u};
 use pairgate::simulator::device::DEVICE_CODE_GRANT;
 use pairgate::simulator::{
@@ -483,6 +484,7 @@ async fn a_clock_that_went_back_while_the_broker_was_down_is_raised_or_refused_a
             master: MasterKey::new([7; 32]),
             issuer: test.issuer.parse().unwrap(),
             kinds: Kind::built_in(),
+            attestation_roots: Roots::default(),
             clock,
             random: Random::system(),
         };

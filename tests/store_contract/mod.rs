@@ -13,7 +13,7 @@ use std::time::Duration;
 use pairgate::clock::Timestamp;
 use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use pairgate::model::audit::{Actor, Context, Record};
-use pairgate::model::device::{Device, DeviceFacts};
+use pairgate::model::device::{Device, DeviceFacts, KeyAssurance};
 use pairgate::model::kind::RefreshPolicy;
 use pairgate::model::operator::Role;
 use pairgate::model::pairing::Says;
@@ -86,9 +86,12 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
         device: id(device),
         jkt: bytes(key),
         jwk: format!("{{\"key\":\"{key}\"}}"),
+        key_assurance: KeyAssurance::Software,
+        voucher: None,
         says: Says::default(),
         commitment: bytes("commitment"),
         broker_nonce: bytes("broker nonce"),
+        broker_jkt: bytes("broker key"),
         request_hash: Random::system().bytes32().unwrap(),
         expires_at: at(600),
     }
@@ -165,7 +168,9 @@ impl Bench {
     pub async fn revealed(&self, device: &str, key: &str) -> PairingId {
         let new = pairing_request(device, key);
         self.store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
-        assert!(self.store.reveal_pairing(&new.id, &bytes("device nonce"), &when(1)).await.unwrap());
+        assert!(
+            self.store.reveal_pairing(&new.id, &bytes("device nonce"), KeyAssurance::Software, &when(1)).await.unwrap()
+        );
         new.id
     }
 

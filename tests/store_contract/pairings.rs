@@ -1,6 +1,6 @@
 //! Windows and pairings.
 
-use pairgate::model::device::{DeviceFacts, DeviceState};
+use pairgate::model::device::{DeviceFacts, DeviceState, KeyAssurance};
 use pairgate::model::grant::GrantState;
 use pairgate::model::operator::Role;
 use pairgate::model::pairing::{MAX_PENDING_PER_DEVICE, PairingState, Says};
@@ -121,11 +121,20 @@ pub async fn a_nonce_is_revealed_once_and_may_be_repeated(bench: Bench) {
     let new = pairing_request("lobby-printer-01", "k");
     store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
     let unknown = pairing_request("lobby-printer-01", "k").id;
-    assert!(!store.reveal_pairing(&unknown, &bytes("nonce"), &when(1)).await.unwrap());
-    assert!(!store.reveal_pairing(&new.id, &bytes("nonce"), &when(600)).await.unwrap(), "too late");
-    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), &when(2)).await.unwrap());
-    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), &when(3)).await.unwrap(), "repeated");
-    assert!(!store.reveal_pairing(&new.id, &bytes("another"), &when(3)).await.unwrap(), "another nonce");
+    assert!(!store.reveal_pairing(&unknown, &bytes("nonce"), KeyAssurance::Software, &when(1)).await.unwrap());
+    assert!(
+        !store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(600)).await.unwrap(),
+        "too late"
+    );
+    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(2)).await.unwrap());
+    assert!(
+        store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(3)).await.unwrap(),
+        "repeated"
+    );
+    assert!(
+        !store.reveal_pairing(&new.id, &bytes("another"), KeyAssurance::Software, &when(3)).await.unwrap(),
+        "another nonce"
+    );
     let stored = store.pairing(&new.id).await.unwrap().unwrap().pairing;
     assert_eq!((stored.state, stored.device_nonce), (PairingState::Revealed, Some(bytes("nonce"))));
 }
@@ -138,7 +147,12 @@ pub async fn of_many_nonces_at_once_one_is_taken(bench: Bench) {
     let answers = bench
         .race(|store, index| {
             let pairing = new.id.clone();
-            async move { store.reveal_pairing(&pairing, &bytes(&format!("nonce {index}")), &when(2)).await.unwrap() }
+            async move {
+                store
+                    .reveal_pairing(&pairing, &bytes(&format!("nonce {index}")), KeyAssurance::Software, &when(2))
+                    .await
+                    .unwrap()
+            }
         })
         .await;
     assert_eq!(how_many(&answers, &true), 1);

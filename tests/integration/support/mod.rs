@@ -13,6 +13,7 @@ use pairgate::model::device::DeviceFacts;
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::site::Site;
+use pairgate::oauth::roots::Roots;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
     DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
@@ -33,11 +34,12 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub attestation_roots: Roots,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { kinds: Config::default().kinds, trusted_proxies: Vec::new() }
+        Self { kinds: Config::default().kinds, trusted_proxies: Vec::new(), attestation_roots: Roots::default() }
     }
 }
 
@@ -79,6 +81,7 @@ impl TestBroker {
             master: MasterKey::new([7; 32]),
             issuer: issuer.parse().unwrap(),
             kinds: setup.kinds.clone(),
+            attestation_roots: setup.attestation_roots.clone(),
             clock: clock.clone(),
             random: Random::system(),
         };
