@@ -5,6 +5,7 @@
 
 mod approval;
 mod architecture;
+mod attestation;
 mod browser;
 mod command_line;
 mod crash;
@@ -14,6 +15,7 @@ mod dpop;
 mod listener;
 mod pages;
 mod pairing;
+mod rotation;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

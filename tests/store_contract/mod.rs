@@ -300,6 +300,8 @@ macro_rules! contract {
                     each_reason_to_refuse_a_request_has_its_name_and_stores_nothing
                     a_device_that_begins_again_makes_room_and_a_second_key_is_a_conflict
                     a_nonce_is_revealed_once_and_may_be_repeated
+                    the_assurance_of_a_waiting_key_only_rises_and_goes_to_the_device
+                    the_present_key_vouches_once_and_while_it_is_the_present_one
                     of_many_nonces_at_once_one_is_taken
                     wrong_digits_are_counted_also_when_they_come_at_once
                     of_many_who_confirm_at_once_one_did_and_everything_follows

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 pub mod child;
 pub mod chromium;
+pub mod maker;
 pub mod probe;
 pub mod visitor;
 
@@ -50,7 +51,7 @@ pub struct TestBroker {
     pub issuer: String,
     pub wire: Wire,
     pub data: Arc<tempfile::TempDir>,
-    setup: Setup,
+    pub setup: Setup,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 }
