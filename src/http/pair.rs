@@ -114,7 +114,8 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, scanned: Option<Str
                     .filter(|key| key.jkt != pairing.jkt)
                     .map(|key| PinnedKey::short(&key.jkt)),
                 vouched: pairing.vouched_by.is_some(),
-                missing,
+                // Before the device has answered, its maker's statement may still come.
+                missing: missing.filter(|_| ready),
                 errors,
             };
             page(status, &pair)
