@@ -15,11 +15,13 @@ use url::Url;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::model::kind::{Kind, RefreshPolicy};
+use crate::model::device::KeyAssurance;
+use crate::model::kind::{KeyRotation, Kind, RefreshPolicy};
 use crate::model::resource::Resource;
 use crate::oauth::certificate::Certificate;
 use crate::oauth::jose::JoseError;
 use crate::oauth::jwk::PublicKey;
+use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 
 /// Where the file is looked for when none is named.
@@ -55,6 +57,8 @@ pub struct Config {
     pub kinds: Vec<Kind>,
     /// Resources with settings of their own.
     pub resources: Vec<Resource>,
+    /// PEM files with the certificates of makers who are believed that a key is kept in hardware.
+    pub attestation_roots: Vec<PathBuf>,
 }
 
 impl Default for Config {
@@ -70,6 +74,7 @@ impl Default for Config {
             log: "info".into(),
             kinds: Kind::built_in(),
             resources: Vec::new(),
+            attestation_roots: Vec::new(),
         }
     }
 }
@@ -131,6 +136,8 @@ struct File {
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
+    attestation_roots: Vec<PathBuf>,
+    #[serde(default)]
     kinds: BTreeMap<String, KindPatch>,
     #[serde(default)]
     resources: BTreeMap<String, ResourceTable>,
@@ -182,6 +189,8 @@ struct KindPatch {
     confirmation_number: Option<bool>,
     site_network: Option<bool>,
     codes_per_hour: Option<i64>,
+    key_assurance: Option<KeyAssurance>,
+    key_rotation: Option<KeyRotation>,
 }
 
 /// What a client certificate must be, besides holding the pinned key.
@@ -274,6 +283,7 @@ impl Config {
                     .map_err(|_| ConfigError(format!("trusted_proxies: '{network}' is no address and no network")))?,
             );
         }
+        config.attestation_roots = file.attestation_roots;
         for (id, patch) in file.kinds {
             config.apply_kind(&id, patch)?;
         }
@@ -291,6 +301,20 @@ impl Config {
         self.listen = listen.unwrap_or(self.listen);
         self.check_transport()?;
         Ok(self)
+    }
+
+    /// Reads the files of `attestation_roots`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the name of the file that is not good.
+    pub fn load_attestation_roots(&self) -> Result<Roots, ConfigError> {
+        let mut roots = Roots::default();
+        for path in &self.attestation_roots {
+            let wrong = |why: String| ConfigError(format!("attestation_roots: {}: {why}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            roots.add_pem(&pem).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(roots)
     }
 
     fn apply_kind(&mut self, id: &str, patch: KindPatch) -> Result<(), ConfigError> {
@@ -312,6 +336,8 @@ impl Config {
         kind.confirmation_number = patch.confirmation_number.unwrap_or(kind.confirmation_number);
         kind.site_network = patch.site_network.unwrap_or(kind.site_network);
         kind.codes_per_hour = patch.codes_per_hour.unwrap_or(kind.codes_per_hour);
+        kind.key_assurance = patch.key_assurance.unwrap_or(kind.key_assurance);
+        kind.key_rotation = patch.key_rotation.unwrap_or(kind.key_rotation);
         let former = kind.refresh.unwrap_or(RefreshPolicy { idle: seconds(2 * 3600), absolute: seconds(8 * 3600) });
         kind.refresh = (patch.refresh.unwrap_or(kind.refresh.is_some())).then(|| RefreshPolicy {
             idle: patch.refresh_idle.map_or(former.idle, seconds),
@@ -330,6 +356,14 @@ impl Config {
             .map(Kind::checked)
             .collect::<Result<_, _>>()
             .map_err(|error| ConfigError(error.to_string()))?;
+        // Without a maker to believe, no device of such a kind could ever be paired.
+        let needs_roots = self.kinds.iter().find(|kind| kind.key_assurance == KeyAssurance::Attested);
+        if let Some(kind) = needs_roots.filter(|_| self.attestation_roots.is_empty()) {
+            return Err(ConfigError(format!(
+                "kinds.{}: key_assurance = 'attested' needs attestation_roots, the files with the makers' certificates",
+                kind.id
+            )));
+        }
         let mut prefixes: Vec<_> = self.kinds.iter().map(|kind| kind.prefix.as_str()).collect();
         prefixes.sort_unstable();
         if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -567,9 +601,32 @@ mod tests {
             ("[kinds.printer]\nprefix = 'TVX'", "share the prefix"),
             ("[kinds.kiosk]\nlabel = 'kiosk'", "needs prefix and scopes"),
             ("[kinds.printer]\nuser_code_letters = 4", "unknown field"),
+            ("[kinds.printer]\nkey_assurance = 'hardware'", "`software`, `hardware-claimed`, `attested`"),
+            ("[kinds.printer]\nkey_assurance = 'attested'", "needs attestation_roots"),
+            ("[kinds.printer]\nkey_rotation = 'never'", "`operator` or `automatic`"),
+            ("attestation_roots = 'maker-ca.pem'", "sequence"),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.contains(advice), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_root_that_is_none_is_named_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (good, bad) = (folder.path().join("maker-ca.pem"), folder.path().join("key.pem"));
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&good, rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&bad, key.serialize_pem()).unwrap();
+        let config = |paths: &[&Path]| Config {
+            attestation_roots: paths.iter().map(|path| (*path).to_owned()).collect(),
+            ..Config::default()
+        };
+        assert_eq!(config(&[&good, &good]).load_attestation_roots().unwrap().len(), 2);
+        assert!(config(&[]).load_attestation_roots().unwrap().is_empty());
+        for (path, why) in [(bad.as_path(), "holds no certificate"), (Path::new("no-such.pem"), "No such file")] {
+            let error = config(&[&good, path]).load_attestation_roots().unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()) && error.contains(why), "{error}");
         }
     }
 

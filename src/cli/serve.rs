@@ -51,6 +51,7 @@ pub async fn open_broker(
     accept_clock: bool,
 ) -> anyhow::Result<Broker> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let attestation_roots = config.load_attestation_roots()?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -70,6 +71,7 @@ pub async fn open_broker(
         resources: config.resources.clone(),
         mtls_url,
         client_trust: ClientTrust::from_pem(&files(&client.authorities)?, &files(&client.revoked)?)?,
+        attestation_roots,
         ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
     };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };

@@ -5,6 +5,7 @@
 
 mod approval;
 mod architecture;
+mod attestation;
 mod browser;
 mod command_line;
 mod crash;
@@ -16,6 +17,7 @@ mod openapi;
 mod pages;
 mod pairing;
 mod private_key_jwt;
+mod rotation;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

@@ -16,6 +16,7 @@ use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::resource::Resource;
 use pairgate::model::site::Site;
+use pairgate::oauth::roots::Roots;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
     DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub mod child;
 pub mod chromium;
+pub mod maker;
 pub mod probe;
 pub mod visitor;
 
@@ -45,6 +47,7 @@ pub struct Setup {
     pub client_cert_header: bool,
     pub handshake_timeout: Duration,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub attestation_roots: Roots,
 }
 
 impl Default for Setup {
@@ -58,6 +61,7 @@ impl Default for Setup {
             client_cert_header: false,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             trusted_proxies: Vec::new(),
+            attestation_roots: Roots::default(),
         }
     }
 }
@@ -71,7 +75,7 @@ pub struct TestBroker {
     pub mtls: String,
     pub wire: Wire,
     pub data: Arc<tempfile::TempDir>,
-    setup: Setup,
+    pub setup: Setup,
     stop: watch::Sender<bool>,
     serving: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -114,6 +118,7 @@ impl TestBroker {
             resources: setup.resources.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust: ClientTrust::from_pem(&setup.client_ca, &setup.client_crl).unwrap(),
+            attestation_roots: setup.attestation_roots.clone(),
             ca_pem: ca.ca_pem().ok(),
         };
         let parts = Parts {
