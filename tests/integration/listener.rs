@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 24] = [
+const ROUTES: [(&str, &str); 26] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -29,6 +29,8 @@ const ROUTES: [(&str, &str); 24] = [
     ("POST", "/pairing/poll"),
     ("POST", "/device_authorization"),
     ("POST", "/token"),
+    ("POST", "/revoke"),
+    ("POST", "/introspect"),
     ("GET", "/approve?user_code=PRN-WDJB-MJHTX"),
     ("GET", "/devices?q=lobby"),
 ];
@@ -63,9 +65,18 @@ async fn no_route_gives_anything_to_a_stranger_a_094() {
             assert_eq!(answer.header(header), None, "{method} {path}");
         }
     }
-    for path in ["/.well-known/oauth-authorization-server", "/jwks", "/sign-in"] {
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/jwks",
+        "/openapi.json",
+        "/sign-in",
+    ] {
         assert_eq!(ask(&test, "GET", path, &[]).await.status, 200, "{path}");
     }
+    // It describes what devices call, and nothing that operators do.
+    let document = ask(&test, "GET", "/openapi.json", &[]).await.body;
+    assert!(!document.contains("/devices") && !document.contains("/approve/") && !document.contains("/audit"));
 }
 
 #[tokio::test]
@@ -77,7 +88,6 @@ async fn there_is_no_door_beside_the_doors_a_094() {
         "/healthz",
         "/debug",
         "/debug/pprof",
-        "/openapi.json",
         "/swagger",
         "/.git/config",
         "/.env",
