@@ -330,3 +330,97 @@ async fn certificate_headers_count_only_from_a_trusted_proxy_a_014() {
         assert_eq!(answer.status, expected, "{is_on} {proxies:?} {:?}: {}", headers.first(), answer.body);
     }
 }
+
+/// Every value of the document, held to what the endpoints accept: each method and each algorithm that it names signs in, and those that it does not are
+/// refused.
+#[tokio::test]
+async fn metadata_lists_exactly_what_the_endpoints_accept_r_8414() {
+    let authority = Authority::new("Organisation CA");
+    let bench = Bench::with(Setup { client_ca: vec![authority.pem()], ..Setup::default() }).await;
+    let test = &bench.test;
+    let metadata = test.wire.send(test.wire.get(&test.url("/.well-known/oauth-authorization-server"))).await.unwrap();
+    let metadata = metadata.json().unwrap();
+    let again = test.wire.send(test.wire.get(&test.url("/.well-known/openid-configuration"))).await.unwrap();
+    assert_eq!(again.json().unwrap(), metadata, "the same at both places");
+    let words = |name: &str| -> Vec<String> {
+        metadata[name].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    // Algorithms: a device with a key of each signs a proof and an assertion.
+    for algorithm in words("dpop_signing_alg_values_supported") {
+        let key = match algorithm.as_str() {
+            "ES256" => DeviceKey::generate_es256(),
+            "EdDSA" | "Ed25519" => DeviceKey::generate_ed25519(),
+            "RS256" => DeviceKey::generate_rs256(),
+            other => panic!("metadata names {other}, and no test has a key for it"),
+        }
+        .unwrap();
+        let id = format!("device-{}", algorithm.to_lowercase());
+        test.register(&id, "printer").await;
+        let mut device = test.twin(&id, &key);
+        test.pair(&mut device).await;
+        device.request_code(None, None).await.unwrap();
+        let now = test.broker.now().seconds();
+        let claims = json!({"iss": id, "sub": id, "aud": test.issuer, "exp": now + 60, "jti": jti()});
+        let assertion = key.sign_raw(&json!({"alg": algorithm, "typ": "JWT"}), &claims).unwrap();
+        let form = [
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+        ];
+        let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), &form, &[]).await;
+        assert_eq!(answer.status, 200, "{algorithm}: {}", answer.body);
+    }
+    for list in ["token", "revocation", "introspection"] {
+        let name = format!("{list}_endpoint_auth_signing_alg_values_supported");
+        assert_eq!(words(&name), words("dpop_signing_alg_values_supported"));
+    }
+    // Methods: each is tried at the endpoints that list it.
+    let endpoints = |base: &Value| -> Vec<(String, String)> {
+        ["token", "revocation", "introspection"]
+            .iter()
+            .map(|name| ((*name).to_owned(), base[format!("{name}_endpoint")].as_str().unwrap().to_owned()))
+            .collect()
+    };
+    let aliases = &metadata["mtls_endpoint_aliases"];
+    assert!(aliases["device_authorization_endpoint"].as_str().unwrap().starts_with(&test.mtls));
+    let signed = authority.issue(&contents("x", 8), &bench.key);
+    for (name, address) in endpoints(&metadata) {
+        for method in words(&format!("{name}_endpoint_auth_methods_supported")) {
+            assert!(
+                ["dpop", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"]
+                    .contains(&method.as_str()),
+                "{method} is listed, and no test tries it"
+            );
+        }
+        let wire = Wire::with_tls(&test.ca_pem(), None).unwrap();
+        let basic = wire.post(&address).form(&[("token", "x")]).header("authorization", "Basic eDp5");
+        assert!(matches!(wire.send(basic).await.unwrap().status, 400 | 401), "{name}: a secret is no method");
+    }
+    for (name, address) in endpoints(aliases) {
+        for certificate in [bench.self_signed(), signed.clone()] {
+            let wire = bench.wire(&certificate);
+            let answer = wire
+                .send(wire.post(&address).form(&[
+                    ("client_id", "lobby-printer-01"),
+                    ("token", "x"),
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", "x"),
+                ]))
+                .await
+                .unwrap();
+            // A device is authenticated at two of them; the third is for resources.
+            let expected: &[u16] = if name == "introspection" { &[401] } else { &[200, 400] };
+            assert!(expected.contains(&answer.status), "{name}: {} {}", answer.status, answer.body);
+            assert!(name == "introspection" || !answer.body.contains("invalid_client"), "{name}: {}", answer.body);
+        }
+    }
+    assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
+    assert_eq!(words("grant_types_supported").len(), 2);
+    // Without the other side, nothing of it is said.
+    let plain = TestBroker::start().await;
+    let metadata =
+        plain.wire.send(plain.wire.get(&plain.url("/.well-known/oauth-authorization-server"))).await.unwrap();
+    let metadata = metadata.json().unwrap();
+    assert!(metadata.get("mtls_endpoint_aliases").is_none());
+    assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], false);
+    assert_eq!(metadata["token_endpoint_auth_methods_supported"], json!(["dpop", "private_key_jwt"]));
+}
