@@ -14,6 +14,7 @@ mod dpop;
 mod listener;
 mod pages;
 mod pairing;
+mod resource;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;
