@@ -2,14 +2,14 @@
 //! assertion or a certificate they say what the token is bound to, and must be by the same pinned key.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use url::Url;
 
 use crate::clock::Timestamp;
 use crate::device_auth::Proofs;
 use crate::device_auth::replay::Seen;
 use crate::oauth::jose::UnverifiedJwt;
-use crate::secret::Bytes32;
+use crate::secret::{Bytes32, b64u, is_equal, sha256};
 
 /// Claims of a proof. `iat` must be there (section 4.2) and is not judged: the nonce tells the time. A claim that stands twice is refused.
 #[derive(Debug, Deserialize)]
@@ -20,8 +20,16 @@ struct Claims {
     #[serde(rename = "iat")]
     _iat: f64,
     nonce: Option<String>,
-    #[serde(rename = "ath")]
-    _ath: Option<IgnoredAny>,
+    ath: Option<Value>,
+}
+
+/// What a proof must be for besides, where it comes with an access token (RFC 9449 section 4.3, checks 11 and 12).
+#[derive(Clone, Copy)]
+pub struct WithToken<'a> {
+    /// The token as sent: `ath` is its hash.
+    pub token: &'a str,
+    /// The key that the token is bound to.
+    pub jkt: Bytes32,
 }
 
 /// Why a proof was refused.
@@ -55,6 +63,32 @@ pub fn inspect<'a>(
     endpoint: &str,
     now: Timestamp,
 ) -> Result<FreshProof<'a>, ProofError> {
+    inspect_with(proofs, proof, method, endpoint, None, now)
+}
+
+/// The whole check at a resource, where the proof comes with an access token. `endpoint` is the resource's public address with the request's path.
+///
+/// # Errors
+/// [`ProofError`].
+pub fn check_with_token(
+    proofs: &Proofs,
+    proof: &str,
+    method: &str,
+    endpoint: &str,
+    with: WithToken<'_>,
+    now: Timestamp,
+) -> Result<(), ProofError> {
+    inspect_with(proofs, proof, method, endpoint, Some(with), now)?.verify(proofs, now).map(|_| ())
+}
+
+fn inspect_with<'a>(
+    proofs: &Proofs,
+    proof: &'a str,
+    method: &str,
+    endpoint: &str,
+    with: Option<WithToken<'_>>,
+    now: Timestamp,
+) -> Result<FreshProof<'a>, ProofError> {
     let unverified = UnverifiedJwt::<Claims>::parse(proof, "dpop+jwt").map_err(|error| ProofError::Invalid(error.0))?;
     let claims = unverified.peek();
     if claims.htm != method {
@@ -67,6 +101,15 @@ pub fn inspect<'a>(
         return Err(ProofError::Invalid("The proof's jti must have 16 to 128 characters."));
     }
     let jkt = unverified.claimed_key().jkt();
+    if let Some(with) = with {
+        // Before the nonce and the memory of `jti`: a thief's own key gets neither.
+        if !is_equal(&jkt, &with.jkt) {
+            return Err(ProofError::Invalid("The proof is not by the key that the token is bound to."));
+        }
+        if claims.ath.as_ref().and_then(Value::as_str) != Some(&*b64u(&sha256(&[with.token.as_bytes()]))) {
+            return Err(ProofError::Invalid("The proof's ath is not the SHA-256 of this access token."));
+        }
+    }
     if !claims.nonce.as_deref().is_some_and(|nonce| proofs.nonces.is_good(nonce, &jkt, now)) {
         return Err(ProofError::Nonce { claimed: jkt });
     }
@@ -97,12 +140,12 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
     if htu == endpoint {
         return true;
     }
-    let has_tricks = htu.len() > 2048
-        || htu.contains(|character: char| character == '\\' || character.is_whitespace() || character.is_control());
+    // The endpoint too: at a resource its path comes from the request, and parsing would resolve what the router behind takes literally.
+    let has_tricks = has_tricks(htu) || has_tricks(endpoint);
     let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else {
         return false;
     };
-    if has_dot_segment(htu) || !presented.username().is_empty() || presented.password().is_some() {
+    if !presented.username().is_empty() || presented.password().is_some() {
         return false;
     }
     presented.set_query(None);
@@ -110,10 +153,14 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
     presented.origin() == configured.origin() && percent_normal(presented.path()) == percent_normal(configured.path())
 }
 
-fn has_dot_segment(address: &str) -> bool {
+fn has_tricks(address: &str) -> bool {
+    let is_odd = |character: char| character == '\\' || character.is_whitespace() || character.is_control();
     let path = address.split(['?', '#']).next().unwrap_or(address);
-    path.split('/')
-        .any(|segment| matches!(segment.to_ascii_lowercase().as_str(), "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e."))
+    address.len() > 2048
+        || address.contains(is_odd)
+        || path.split('/').any(|segment| {
+            matches!(segment.to_ascii_lowercase().as_str(), "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e.")
+        })
 }
 
 /// Percent-encoded unreserved characters decoded, the other encodings in upper case (RFC 3986 section 6.2.2).
@@ -122,7 +169,8 @@ fn percent_normal(path: &str) -> String {
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('%') {
         normal.push_str(before);
-        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => normal.push(char::from(byte)),
             Some(byte) => normal.push_str(&format!("%{byte:02X}")),
@@ -242,6 +290,10 @@ mod tests {
             "https://pairgate.example/token;x",
         ] {
             assert!(!is_same_address(other, ENDPOINT), "{other}");
+        }
+        for path in ["/a/../token", "/./token", "/%2e/token", "\\token"] {
+            let requested = format!("https://pairgate.example{path}");
+            assert!(!is_same_address(ENDPOINT, &requested), "asked for {path}");
         }
     }
 

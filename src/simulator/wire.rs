@@ -75,6 +75,11 @@ impl Wire {
         self.client.post(address)
     }
 
+    /// A PUT request to build upon.
+    pub fn put(&self, address: &str) -> reqwest::RequestBuilder {
+        self.client.put(address)
+    }
+
     /// Sends a request; any status is an answer.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<RawAnswer, SimulatorError> {
         let request = request.build().map_err(|error| unreachable(&error))?;

@@ -18,6 +18,7 @@ mod openapi;
 mod pages;
 mod pairing;
 mod private_key_jwt;
+mod resource;
 mod rotation;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
