@@ -152,7 +152,7 @@ fn invalid(what: &'static str) -> Response {
 }
 
 /// Seconds of `Prefer: wait=N` (RFC 7240 section 4.3); other preferences and nonsense are ignored, as the RFC wants.
-fn preferred_wait(headers: &HeaderMap) -> Option<u32> {
+pub fn preferred_wait(headers: &HeaderMap) -> Option<u32> {
     headers
         .get_all("prefer")
         .iter()

@@ -47,7 +47,7 @@ impl FromRequestParts<Edge> for Peer {
 /// The rightmost hop of `X-Forwarded-For` that is no proxy of ours, if the TCP peer is one.
 ///
 /// Without the first condition anybody could choose his address, look local, and dodge or misdirect every limit.
-fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> IpAddr {
+pub fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     if !is_trusted(&tcp) {
         return tcp;
