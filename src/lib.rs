@@ -4,7 +4,7 @@
 //!
 //! Where to begin: [`model`] has the nouns, [`broker`] everything that the product can do, [`store`] what is kept and how, [`device_auth`] who is
 //! calling, [`http`] the routes and pages, [`cli`] the commands. Layers are strictly downward (`docs/architecture.md`):
-//! `clock id secret` · `oauth` · `model telemetry` · `store config` · `device_auth` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
+//! `clock id secret` · `oauth` · `model telemetry` · `store config tls` · `device_auth` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
 
 pub mod clock;
 pub mod id;
@@ -17,6 +17,7 @@ pub mod model;
 pub mod telemetry;
 
 pub mod store;
+pub mod tls;
 
 pub mod device_auth;
 

@@ -63,7 +63,7 @@ impl Broker {
             jti: b64u(&jti[..16]),
             sid: grant.id.to_string(),
             cnf,
-            key_assurance: "software".into(),
+            key_assurance: caller.device.key.as_ref().map(|key| key.assurance).unwrap_or_default().as_str().into(),
             token_type: None,
         };
         let access_token = self.signing.sign(TYP, &claims, false).map_err(|error| {

@@ -212,6 +212,7 @@ impl Broker {
             device.id,
             device.facts,
             b64u(&grant.jkt),
+            device.key.as_ref().map(|key| key.assurance),
             grant.scope.to_string(),
             grant.resource,
             grant.peer,

@@ -1,7 +1,7 @@
 //! `POST /device_authorization` (RFC 8628 section 3.1): the one place where codes are made.
 //!
 //! 1. Authenticate by the pinned key. Nobody else gets further, and nothing is stored for anybody else.
-//! 2. The device is active, and where its kind wants it to be.
+//! 2. The device is active, its key kept as its kind wants it, and the device where its kind wants it to be.
 //! 3. Scope and resource are on the kind's list.
 //! 4. Mint. In one transaction the store checks the budget, ends the former open sign-in, and writes code and record.
 
@@ -82,6 +82,7 @@ impl Broker {
         let kind = self
             .kind(&device.facts.kind)
             .filter(|_| device.state == DeviceState::Active)
+            .filter(|kind| device.key.as_ref().is_some_and(|key| kind.accepts(key.assurance)))
             .ok_or(OAuthError::UnauthorizedClient)?;
         if kind.site_network && !self.is_on_site(device, presented.peer).await? {
             return Err(OAuthError::UnauthorizedClient);

@@ -23,6 +23,7 @@ use crate::model::kind::{Kind, OFFLINE_ACCESS};
 use crate::model::operator::Role;
 use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
+use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
@@ -64,11 +65,22 @@ pub struct Policy {
     pub mtls_url: Option<url::Url>,
     /// Authorities for client certificates.
     pub client_trust: ClientTrust,
+    /// Makers who are believed that a key is kept in hardware.
+    pub attestation_roots: Roots,
+    /// The certificate that devices pin, if the server's is by our own authority.
+    pub ca_pem: Option<String>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { kinds: Kind::built_in(), resources: Vec::new(), mtls_url: None, client_trust: ClientTrust::default() }
+        Self {
+            kinds: Kind::built_in(),
+            resources: Vec::new(),
+            mtls_url: None,
+            client_trust: ClientTrust::default(),
+            attestation_roots: Roots::default(),
+            ca_pem: None,
+        }
     }
 }
 
@@ -80,6 +92,8 @@ pub struct Broker {
     endpoints: Endpoints,
     kinds: Vec<Kind>,
     resources: Vec<Resource>,
+    ca_pem: Option<String>,
+    attestation_roots: Roots,
     signing: SigningKey,
     authenticator: Authenticator,
     user_code_key: MacKey,
@@ -177,7 +191,7 @@ impl Broker {
     /// [`OpenError`].
     pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
         let Parts { store, master, issuer, clock, random, policy } = parts;
-        let Policy { kinds, mut resources, mtls_url, client_trust } = policy;
+        let Policy { kinds, mut resources, mtls_url, client_trust, attestation_roots, ca_pem } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
             if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
@@ -212,6 +226,8 @@ impl Broker {
             random,
             kinds,
             resources,
+            ca_pem,
+            attestation_roots,
             signing,
         })
     }

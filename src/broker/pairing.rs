@@ -3,8 +3,11 @@
 //! 1. An operator opens a window, for a device or a site. It closes by itself.
 //! 2. The device asks, with a commitment to a nonce; the broker answers with its own nonce.
 //! 3. The device's first poll reveals its nonce. Both sides now know six digits.
-//! 4. The operator confirms: by the QR code, which carries the whole key, or by the six digits. A bare "OK" does not exist.
+//! 4. The operator confirms: by the QR code, which carries the whole key, or by the six digits. A bare "OK" does not exist. Only of a *rotation*,
+//!    where the device's present key has signed for the new one, that signature stands in for the comparison.
 //! 5. The device's next poll is told `paired`, signed by the broker, with the keys to pin.
+//!
+//! How the key is kept (`KeyAssurance`) is what was shown until step 4: in step 2 the device may claim hardware, in step 3 its maker may prove it.
 //!
 //! Every reason to refuse gives the device one and the same answer; which it was stands in the audit log.
 
@@ -16,9 +19,11 @@ use serde_json::json;
 
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::clock::Timestamp;
+use crate::device_auth::{attestation, rotation};
 use crate::id::{DeviceId, PairingId};
 use crate::model::audit::{Actor, Context, Event, one_line};
-use crate::model::device::{Device, DeviceState, PinnedKey};
+use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
+use crate::model::kind::KeyRotation;
 use crate::model::operator::Role;
 use crate::model::pairing::{
     PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
@@ -31,6 +36,8 @@ use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, Wind
 const REQUEST: &str = "pairing-request+jwt";
 const POLL: &str = "pairing-poll+jwt";
 const RESPONSE: &str = "pairing-response+jwt";
+/// The longest poll, in bytes: the certificates of the maker's statement are in it.
+const MAX_POLL: usize = 12 * 1024;
 
 /// What a device is told that gets no answer.
 #[derive(Debug)]
@@ -64,6 +71,11 @@ struct RequestClaims {
     #[serde(default)]
     firmware: String,
     commitment: String,
+    /// Of any type: what is not understood is no claim, and no error.
+    #[serde(default)]
+    key_storage: serde_json::Value,
+    /// A rotation: the present key's statement.
+    previous: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +87,8 @@ struct PollClaims {
     jti: String,
     pairing_id: String,
     device_nonce: String,
+    /// The maker's statement.
+    attestation: Option<String>,
 }
 
 /// How an operator confirms.
@@ -84,6 +98,8 @@ pub enum Confirm<'a> {
     Qr(&'a str),
     /// The six digits, read from the device.
     Number(&'a str),
+    /// Nothing was compared: the device's present key vouches for the new one. Of no other pairing.
+    Vouched,
 }
 
 impl Broker {
@@ -159,6 +175,19 @@ impl Broker {
         ) else {
             return self.refuse_pairing(&format!("'{}': a claim has a wrong value", one_line(&claims.iss)), peer).await;
         };
+        let about = rotation::Expected {
+            device: &id,
+            issuer: &self.endpoints.issuer,
+            jkt: &key.jkt(),
+            commitment: &claims.commitment,
+        };
+        let voucher = match claims.previous.as_deref().map(|previous| rotation::check(previous, &about)).transpose() {
+            Ok(voucher) => voucher,
+            Err(error) => {
+                let detail = format!("'{id}': a former key's statement: {error}; key {}", PinnedKey::short(&key.jkt()));
+                return self.refuse_pairing(&detail, peer).await;
+            }
+        };
         let unavailable = |_| PairingError::Unavailable;
         let now = self.now();
         let new = NewPairing {
@@ -166,9 +195,12 @@ impl Broker {
             device: id.clone(),
             jkt: key.jkt(),
             jwk: key.to_json().to_string(),
+            key_assurance: claimed_assurance(&claims.key_storage),
+            voucher,
             says: Says { serial, model, firmware },
             commitment,
             broker_nonce: self.random.bytes32().map_err(unavailable)?,
+            broker_jkt: self.signing.public().jkt(),
             request_hash: sha256(&[&key.jkt(), claims.jti.as_bytes()]),
             expires_at: now.plus(PAIRING_LIFETIME),
         };
@@ -183,7 +215,7 @@ impl Broker {
         self.wake.pages();
         self.sign_response(&json!({
             "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
-            "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&self.signing.public().jkt()),
+            "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&new.broker_jkt),
             "pairing_uri": self.endpoints.pairing,
             "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),
             "expires_in": PAIRING_LIFETIME.as_secs(), "interval": PAIRING_INTERVAL,
@@ -195,8 +227,8 @@ impl Broker {
     /// # Errors
     /// [`PairingError`].
     pub async fn poll_pairing(&self, body: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
-        let unverified =
-            UnverifiedJwt::<PollClaims>::parse(body, POLL).map_err(|error| PairingError::Malformed(error.0))?;
+        let unverified = UnverifiedJwt::<PollClaims>::parse_up_to(body, POLL, MAX_POLL)
+            .map_err(|error| PairingError::Malformed(error.0))?;
         let Ok(VerifiedJwt { key, claims }) = unverified.verify() else {
             return self.refuse_pairing("the signature of a poll does not fit", peer).await;
         };
@@ -219,10 +251,15 @@ impl Broker {
         if !is_committed {
             return self.refuse_poll(&pairing, "a nonce that was not committed to", peer).await;
         }
-        let PairingOfDevice { pairing, device } =
-            self.revealed(PairingOfDevice { pairing, device }, &nonce, peer).await?;
+        let found = PairingOfDevice { pairing, device };
+        let assurance = self.proved(&found, claims.attestation.as_deref(), peer).await;
+        let found = self.revealed(found, &nonce, assurance, peer).await?;
+        let PairingOfDevice { pairing, device } = self.rotated(found, peer).await?;
         let now = self.now();
-        let mut answer = json!({"iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id});
+        let mut answer = json!({
+            "iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id,
+            "key_assurance": pairing.key_assurance,
+        });
         // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
         let is_current = device.state == DeviceState::Active
             && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
@@ -243,28 +280,81 @@ impl Broker {
         }
     }
 
-    /// Step 3, on the first poll: the nonce is revealed. What the pairing is *after* that decides the answer: it may be confirmed at any moment.
+    /// What the maker's statement, if there is one, proves of the key. A bad one proves nothing and ends nothing: the pairing goes on as if it had not
+    /// been sent, and somebody is told.
+    async fn proved(&self, found: &PairingOfDevice, statement: Option<&str>, peer: Option<IpAddr>) -> KeyAssurance {
+        let PairingOfDevice { pairing, device } = found;
+        let now = self.now();
+        let is_of_use = pairing.is_open(now) && pairing.key_assurance < KeyAssurance::Attested;
+        let Some(statement) = statement.filter(|_| is_of_use) else { return pairing.key_assurance };
+        let about = attestation::Expected {
+            device: &device.id,
+            serial: &device.facts.serial,
+            issuer: &self.endpoints.issuer,
+            jkt: &pairing.jkt,
+            broker_nonce: &pairing.broker_nonce,
+        };
+        match attestation::check(statement, &about, &self.attestation_roots, now) {
+            Ok(()) => KeyAssurance::Attested,
+            Err(error) => {
+                let detail = format!("{error}; key {}", PinnedKey::short(&pairing.jkt));
+                self.note_refusal(Event::AttestationRefused, Some(&device.id), &detail, peer).await;
+                pairing.key_assurance
+            }
+        }
+    }
+
+    /// Step 3, on the first poll: the nonce is revealed; on any, the key's assurance may rise. What the pairing is *after* that decides the answer: it may
+    /// be confirmed at any moment.
     async fn revealed(
         &self,
         found: PairingOfDevice,
         nonce: &Bytes32,
+        assurance: KeyAssurance,
         peer: Option<IpAddr>,
     ) -> Result<PairingOfDevice, PairingError> {
-        if found.pairing.state != PairingState::Requested {
+        if found.pairing.state != PairingState::Requested && assurance == found.pairing.key_assurance {
             return Ok(found);
         }
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        if self.store.reveal_pairing(&found.pairing.id, nonce, &context).await? {
+        if self.store.reveal_pairing(&found.pairing.id, nonce, assurance, &context).await? {
             self.wake.pages();
         }
         Ok(self.store.pairing(&found.pairing.id).await?.unwrap_or(found))
+    }
+
+    /// Step 4 of a rotation that the kind leaves to the device. A key that is kept worse than the present one still needs a person: else whoever may use a
+    /// hardware key for one moment could exchange it for one that he can carry away.
+    async fn rotated(&self, found: PairingOfDevice, peer: Option<IpAddr>) -> Result<PairingOfDevice, PairingError> {
+        let PairingOfDevice { pairing, device } = &found;
+        let is_automatic = self
+            .kind(&device.facts.kind)
+            .is_some_and(|kind| kind.key_rotation == KeyRotation::Automatic && kind.accepts(pairing.key_assurance));
+        let is_no_worse = device.key.as_ref().is_some_and(|key| pairing.key_assurance >= key.assurance);
+        let is_vouched = pairing.vouched_by.is_some() && pairing.state == PairingState::Revealed;
+        if !(is_vouched && is_automatic && is_no_worse && pairing.is_open(self.now())) {
+            return Ok(found);
+        }
+        let context = Context { now: self.now(), actor: Actor::Broker, peer };
+        if self.store.confirm_pairing(&pairing.id, &context).await? {
+            self.ring(device);
+        }
+        Ok(self.store.pairing(&pairing.id).await?.unwrap_or(found))
+    }
+
+    /// The device has another key: its open sign-in has ended, and pages show something else.
+    fn ring(&self, device: &Device) {
+        if let Some(grant) = device.pending_grant {
+            self.wake.grant(grant);
+        }
+        self.wake.pages();
     }
 
     fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
         answer["status"] = "paired".into();
         answer["issuer"] = self.endpoints.issuer.clone().into();
         answer["jwks"] = self.jwks();
-        answer["ca"] = serde_json::Value::Null;
+        answer["ca"] = self.ca_pem.clone().into();
         self.sign_response(&answer)
     }
 
@@ -320,17 +410,31 @@ impl Broker {
         if pairing.state != PairingState::Revealed {
             return Err(UseCaseError::refused("the device has not answered yet; wait a moment and try again"));
         }
+        let found = PairingOfDevice { pairing, device };
+        if let Some(missing) = self.missing_assurance(&found) {
+            return Err(UseCaseError::refused(missing));
+        }
+        let PairingOfDevice { pairing, device } = found;
         self.compare(caller, &pairing, confirm).await?;
         if !self.store.confirm_pairing(&pairing.id, &self.context(caller)).await? {
             return Err(UseCaseError::refused(
                 "this pairing ended meanwhile, or its key belongs to another device. Start it again on the device",
             ));
         }
-        if let Some(grant) = device.pending_grant {
-            self.wake.grant(grant);
-        }
-        self.wake.pages();
+        self.ring(&device);
         self.device(device.id.as_str()).await
+    }
+
+    /// What the key of a pairing lacks of what its kind wants, in words; nothing if it is good enough.
+    pub fn missing_assurance(&self, found: &PairingOfDevice) -> Option<String> {
+        let assurance = found.pairing.key_assurance;
+        let kind = self.kind(&found.device.facts.kind).filter(|kind| !kind.accepts(assurance))?;
+        Some(format!(
+            "devices of kind '{}' need a {}. What asks is a {}. See the device's history for what was refused, or change key_assurance of the kind",
+            kind.id,
+            kind.key_assurance.words(),
+            assurance.words()
+        ))
     }
 
     async fn compare(&self, caller: &Caller, pairing: &Pairing, confirm: &Confirm<'_>) -> Result<(), UseCaseError> {
@@ -347,10 +451,14 @@ impl Broker {
                     "the code that you scanned carries another key. Don't pair; somebody may have put it there",
                 ))
             }
+            Confirm::Vouched if pairing.vouched_by.is_some() => Ok(()),
+            Confirm::Vouched => Err(UseCaseError::refused(
+                "no key of this device vouches for this one; scan the code that the device shows, or type its digits",
+            )),
             Confirm::Number(typed) => {
                 let typed: String = typed.chars().filter(|character| !character.is_whitespace()).collect();
-                let code = pairing.comparison_code(&self.signing.public().jkt()).unwrap_or_default();
-                if is_equal(code.as_bytes(), typed.as_bytes()) {
+                // Without digits there is nothing that could fit, not even an empty field.
+                if pairing.comparison_code().is_some_and(|code| is_equal(code.as_bytes(), typed.as_bytes())) {
                     return Ok(());
                 }
                 let left = self.store.record_wrong_digits(&pairing.id, &context).await?;
@@ -373,4 +481,9 @@ impl Broker {
         self.wake.pages();
         Ok(device)
     }
+}
+
+/// What a device says of its key. What is not understood is no claim.
+fn claimed_assurance(key_storage: &serde_json::Value) -> KeyAssurance {
+    if key_storage == "hardware" { KeyAssurance::HardwareClaimed } else { KeyAssurance::Software }
 }

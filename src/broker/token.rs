@@ -198,6 +198,10 @@ impl Broker {
         let device = &caller.device;
         let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
+        if !accepts_key(kind, device) {
+            let why = format!("sign-in {}: a {} needs a {}", grant.id, kind.id, kind.key_assurance.words());
+            return Err(self.no_token(device, &why, presented, OAuthError::AccessDenied).await);
+        }
         let resource = self.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
         let resource = resource
             .filter(|resource| grant.scope.is_within(&kind.widest_scope(resource)))
@@ -252,7 +256,8 @@ impl Broker {
                 self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await
             });
         }
-        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::InvalidGrant)?;
+        let kind =
+            self.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device)).ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh_for(&grant.scope).ok_or(OAuthError::InvalidGrant)?;
         let resource = self.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
         let scope = match refreshed_scope(kind, resource, &grant, form) {
@@ -304,6 +309,11 @@ impl Broker {
         self.note_bounded(Event::ForeignKeyOnCode, owner.as_ref().map(|owner| &owner.id), &detail, &context).await;
         OAuthError::InvalidGrant
     }
+}
+
+/// Is the device's key kept as its kind wants it? The kind may want more than when the device was paired.
+fn accepts_key(kind: &Kind, device: &Device) -> bool {
+    device.key.as_ref().is_some_and(|key| kind.accepts(key.assurance))
 }
 
 /// Scope of a refresh: narrower is allowed, wider never, nor another resource (RFC 6749 section 6, A-074).

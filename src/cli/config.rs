@@ -26,12 +26,14 @@ pub fn run(
         ConfigCommand::Example => output::line(EXAMPLE.trim_end())?,
         ConfigCommand::Check => {
             let config = load()?;
+            let roots = config.load_attestation_roots()?;
             let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.id.as_str()).collect();
             let proxies: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
             if json {
                 output::json(&json!({
                     "data": config.data, "listen": config.listen, "public_url": config.public_url, "trusted_proxies": proxies,
                     "master_key_from_environment": config.master_key.is_some(), "kinds": kinds,
+                    "attestation_roots": roots.len(),
                 }))?;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -52,6 +54,7 @@ pub fn run(
                     },
                 ),
                 ("kinds", kinds.join(", ")),
+                ("attestation roots", roots.len().to_string()),
             ])?;
             output::line("the configuration is good")?;
         }

@@ -187,6 +187,7 @@ fn show(device: &Device) -> anyhow::Result<()> {
         ("model", facts.model.clone()),
         ("note", facts.note.clone()),
         ("key", device.key.as_ref().map_or_else(String::new, |key| b64u(&key.jkt))),
+        ("key assurance", device.key.as_ref().map_or("", |key| key.assurance.as_str()).into()),
         (
             "paired",
             device
@@ -201,7 +202,9 @@ fn show(device: &Device) -> anyhow::Result<()> {
 fn as_json(device: &Device) -> serde_json::Value {
     json!({
         "id": device.id, "state": device.state, "facts": device.facts, "registered_at": device.registered_at.rfc3339(),
-        "key": device.key.as_ref().map(|key| json!({"jkt": b64u(&key.jkt), "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by})),
+        "key": device.key.as_ref().map(|key| json!({
+            "jkt": b64u(&key.jkt), "assurance": key.assurance, "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by,
+        })),
         "seen_at": device.seen_at.map(|seen_at| seen_at.rfc3339()),
     })
 }

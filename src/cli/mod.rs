@@ -20,6 +20,8 @@ mod pairing;
 pub mod serve;
 mod simulate;
 mod site;
+mod tls;
+pub mod transport;
 
 /// The one place where an organisation's printers, TVs and consoles sign in.
 #[derive(Debug, Parser)]
@@ -59,6 +61,9 @@ enum Command {
     /// Read and check the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// The local certificate authority: make it, show it, renew
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -103,6 +108,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Site(command) => site::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
+        Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Config(command) => config::run(command, load, json),
     }
 }

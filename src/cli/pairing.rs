@@ -41,13 +41,16 @@ pub enum PairingCommand {
     },
     /// What waits to be confirmed
     List,
-    /// Confirm by the six digits that the device shows
+    /// Confirm by the six digits that the device shows, or a new key for which its present one vouches
     Confirm {
         /// Device id
         device: String,
         /// Six digits
-        #[arg(long)]
-        number: String,
+        #[arg(long, required_unless_present = "vouched")]
+        number: Option<String>,
+        /// Compare nothing: the device's present key vouches for the new one
+        #[arg(long, conflicts_with = "number")]
+        vouched: bool,
         /// Which pairing, if several wait for this device
         #[arg(long, value_name = "ID")]
         pairing: Option<String>,
@@ -81,12 +84,14 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
             if json { output::json(&json!({"closes_at": null})) } else { output::line("pairing is closed") }?;
         }
         PairingCommand::List => list(&broker.open_pairings(None).await?, json)?,
-        PairingCommand::Confirm { device, number, pairing } => {
+        PairingCommand::Confirm { device, number, pairing, .. } => {
             let id = match pairing {
                 Some(id) => id,
                 None => only_one(&broker, &device).await?,
             };
-            let device = broker.confirm_pairing(&caller, &id, &Confirm::Number(&number)).await?;
+            let device = broker
+                .confirm_pairing(&caller, &id, &number.as_deref().map_or(Confirm::Vouched, Confirm::Number))
+                .await?;
             let key = device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
             if json {
                 output::json(&json!({"device": device.id, "key": key}))
@@ -137,7 +142,8 @@ fn list(waiting: &[PairingOfDevice], json: bool) -> anyhow::Result<()> {
                 .iter()
                 .map(|found| {
                     let pairing = &found.pairing;
-                    json!({"pairing": pairing.id, "device": pairing.device, "key": PinnedKey::short(&pairing.jkt), "ready": pairing.device_nonce.is_some(),
+                    json!({"pairing": pairing.id, "device": pairing.device, "key": PinnedKey::short(&pairing.jkt), "key_assurance": pairing.key_assurance,
+                           "verified": pairing.vouched_by.is_some(), "ready": pairing.device_nonce.is_some(),
                            "conflict": pairing.conflict, "requested_at": pairing.requested_at.rfc3339()})
                 })
                 .collect::<Vec<_>>(),
@@ -150,19 +156,21 @@ fn list(waiting: &[PairingOfDevice], json: bool) -> anyhow::Result<()> {
         .iter()
         .map(|found| {
             let pairing = &found.pairing;
-            let state = match (pairing.conflict, pairing.device_nonce.is_some()) {
-                (true, _) => "CONFLICT: several keys",
-                (false, true) => "compare the digits",
-                (false, false) => "waits for the device",
+            let state = match (pairing.conflict, pairing.device_nonce.is_some(), pairing.vouched_by.is_some()) {
+                (true, _, _) => "CONFLICT: several keys",
+                (false, false, _) => "waits for the device",
+                (false, true, false) => "compare the digits",
+                (false, true, true) => "verified by its present key",
             };
             vec![
                 pairing.device.to_string(),
                 PinnedKey::short(&pairing.jkt),
+                pairing.key_assurance.as_str().into(),
                 state.into(),
                 found.device.facts.room.clone(),
                 pairing.id.to_string(),
             ]
         })
         .collect();
-    output::table(&["DEVICE", "KEY", "STATE", "ROOM", "PAIRING"], &rows)
+    output::table(&["DEVICE", "KEY", "ASSURANCE", "STATE", "ROOM", "PAIRING"], &rows)
 }

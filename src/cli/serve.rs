@@ -1,6 +1,7 @@
 //! `pairgate serve`, and the composition root: from configuration to a running broker.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,15 @@ use url::Url;
 
 use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
+use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::http::{Edge, router, serve};
+use crate::config::{Config, Tls};
+use crate::device_auth::mtls::ClientTrust;
+use crate::http::serve::Door;
+use crate::http::{Edge, Sides, serve};
 use crate::secret::{MasterKey, Random};
+use crate::tls::local_ca::LocalCa;
+use crate::tls::server::TlsDoor;
 use crate::{store, telemetry};
 
 /// In the data directory: the address that the last `serve` had.
@@ -38,8 +44,14 @@ pub struct ServeArgs {
 ///
 /// # Errors
 /// If the directory, the database or the master key is not as it should be.
-pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> anyhow::Result<Broker> {
+pub async fn open_broker(
+    config: &Config,
+    issuer: Url,
+    mtls_url: Option<Url>,
+    accept_clock: bool,
+) -> anyhow::Result<Broker> {
     use std::os::unix::fs::DirBuilderExt as _;
+    let attestation_roots = config.load_attestation_roots()?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -53,7 +65,15 @@ pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> an
         // Only a new database may get a new key: with another one, an old database can't be read.
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
-    let policy = Policy { kinds: config.kinds.clone(), resources: config.resources.clone(), ..Policy::default() };
+    let client = &config.client;
+    let policy = Policy {
+        kinds: config.kinds.clone(),
+        resources: config.resources.clone(),
+        mtls_url,
+        client_trust: ClientTrust::from_pem(&files(&client.authorities)?, &files(&client.revoked)?)?,
+        attestation_roots,
+        ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
+    };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };
     Ok(Broker::open(parts, accept_clock).await?)
 }
@@ -62,7 +82,7 @@ pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> an
 pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
     match &config.public_url {
         Some(url) => Ok(url.clone()),
-        None => Ok(Url::parse(&format!("http://{listen}"))?),
+        None => Ok(Url::parse(&format!("{}://{listen}", if config.tls.is_some() { "https" } else { "http" }))?),
     }
 }
 
@@ -70,12 +90,12 @@ pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
 ///
 /// Without the check of the clock, one command would write a record of the earlier time, and `serve` would then find nothing amiss.
 pub async fn broker_beside(config: &Config) -> anyhow::Result<Broker> {
-    open_broker(config, issuer_beside(config)?, false).await
+    open_broker(config, issuer_beside(config)?, config.client.url.clone(), false).await
 }
 
 /// The same, for a command that only looks: whatever the clock says.
 pub async fn broker_to_look_at(config: &Config) -> anyhow::Result<Broker> {
-    open_broker(config, issuer_beside(config)?, true).await
+    open_broker(config, issuer_beside(config)?, config.client.url.clone(), true).await
 }
 
 /// What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
@@ -92,7 +112,8 @@ pub struct Running {
     issuer: Url,
     broker: Arc<Broker>,
     stop: watch::Sender<bool>,
-    serving: JoinHandle<()>,
+    serving: Vec<JoinHandle<()>>,
+    transport: Option<Arc<Transport>>,
 }
 
 impl Running {
@@ -106,32 +127,73 @@ impl Running {
         &self.broker
     }
 
+    /// What shows the certificate, if TLS is served.
+    pub const fn transport(&self) -> Option<&Arc<Transport>> {
+        self.transport.as_ref()
+    }
+
     /// Ends held answers, waits for the rest, and returns when nothing is served any more.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
-        let _ = self.serving.await;
+        for serving in self.serving {
+            let _ = serving.await;
+        }
     }
 }
 
 /// Starts to serve.
 ///
 /// # Errors
-/// If the address is taken, or as [`open_broker`].
+/// If the address is taken, there is no certificate, or as [`open_broker`].
 pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "can't listen on {}: if another program has it, choose another with --listen or in the configuration",
-            config.listen
-        )
-    })?;
+    let listener = bind(config.listen).await?;
     let issuer = issuer(&config, listener.local_addr()?)?;
-    let broker = Arc::new(open_broker(&config, issuer.clone(), accept_clock).await?);
-    std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
+    let mtls_listener = match config.client.listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let mtls_url = match (&config.client.url, &mtls_listener) {
+        (Some(url), _) => Some(url.clone()),
+        (None, Some(listener)) => Some(Url::parse(&format!("https://{}", listener.local_addr()?))?),
+        (None, None) => None,
+    };
     let (stop, stopping) = watch::channel(false);
+    let transport = Transport::of(&config, &issuer, mtls_url.as_ref(), &stopping).await?.map(Arc::new);
+    let broker = Arc::new(open_broker(&config, issuer.clone(), mtls_url.clone(), accept_clock).await?);
+    std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
-    let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, stopping.clone());
-    let serving = tokio::spawn(serve::serve(listener, router(edge), stopping));
-    Ok(Running { issuer, broker, stop, serving })
+    let from_header = config.client.from_header;
+    let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, from_header, stopping.clone());
+    let sides = Sides::new(&edge);
+    let mut serving = Vec::new();
+    let door = match &transport {
+        Some(transport) => {
+            let host = mtls_url.as_ref().filter(|_| mtls_listener.is_none()).and_then(Url::host_str);
+            Door::Tls(Arc::new(TlsDoor::main(transport.certificates(), host.map(str::to_owned))?))
+        }
+        None => Door::Plain,
+    };
+    serving.push(tokio::spawn(serve::serve(listener, door, sides.clone(), stopping.clone())));
+    if let (Some(listener), Some(transport)) = (mtls_listener, &transport) {
+        let door = Door::Tls(Arc::new(TlsDoor::mtls(transport.certificates())?));
+        serving.push(tokio::spawn(serve::serve(listener, door, sides, stopping.clone())));
+    }
+    if let Some(transport) = &transport {
+        tokio::spawn(Arc::clone(transport).keep_fresh(Arc::clone(&broker), stopping));
+    }
+    Ok(Running { issuer, broker, stop, serving, transport })
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "can't listen on {address}: if another program has it, choose another with --listen or in the configuration"
+        )
+    })
+}
+
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    paths.iter().map(|path| std::fs::read(path).with_context(|| path.display().to_string())).collect()
 }
 
 /// Looks once a second whether another process, the command line for example, has changed what somebody here waits for.
@@ -149,21 +211,21 @@ async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) 
 }
 
 /// Runs the command.
-pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
-    config.listen = args.listen.unwrap_or(config.listen);
-    anyhow::ensure!(
-        config.listen.ip().is_loopback(),
-        "--listen must be a loopback address: this version speaks plain HTTP. Put a proxy with TLS in front"
-    );
+    let config = config.with_listen(args.listen)?;
     // Before anybody can know that it runs: who then asks it to stop gets a clean stop.
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let running = start(config, args.accept_clock).await?;
     let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
     if args.accept_clock {
         running.broker().record_accepted_clock(&Caller::command_line()).await?;
     }
     line(&format!("listening on {issuer}"))?;
+    if let Some(mtls) = &running.broker().endpoints().mtls {
+        line(&format!("client certificates at {}", mtls.token.trim_end_matches("/token")))?;
+    }
     if running.broker().operators().await?.is_empty() {
         let caller = Caller::command_line();
         running.broker().add_operator(&caller, "admin", crate::model::operator::Role::Admin).await?;
@@ -172,9 +234,16 @@ pub async fn run(args: ServeArgs, mut config: Config) -> anyhow::Result<ExitCode
             "nobody can sign in yet, so there is an operator 'admin' now. Sign in, once, within 10 minutes:\n  {link}"
         ))?;
     }
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => break interrupted?,
+            _ = terminate.recv() => break,
+            _ = hang_up.recv() => {
+                if let Some(transport) = running.transport() {
+                    transport.reload();
+                }
+            }
+        }
     }
     tracing::info!("stopping");
     running.stop().await;

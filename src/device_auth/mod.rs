@@ -28,10 +28,12 @@ use crate::secret::{Bytes32, Random, SecretError, is_equal};
 use crate::store::{Store, StoreError};
 
 pub mod assertion;
+pub mod attestation;
 pub mod dpop;
 pub mod mtls;
 pub mod nonce;
 pub mod replay;
+pub mod rotation;
 
 /// What a request presents. Nothing of it is believed yet.
 #[derive(Clone, Debug)]

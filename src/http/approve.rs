@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
 use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn, cookie, set_cookie};
-use crate::http::present::{chrome, message, page, problems, refused_form, span, when, who};
+use crate::http::present::{assurance_fact, chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
 use crate::model::device::PinnedKey;
@@ -131,11 +131,7 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
             Some(PinnedKey::short(&key.jkt)),
         ));
     }
-    facts.push(fact(
-        FactState::Neutral,
-        "The key is kept in software: it could be copied by who opens the device".into(),
-        None,
-    ));
+    facts.extend(review.device.key.as_ref().map(|key| assurance_fact(key.assurance)));
     let peer = review.grant.peer.map(|peer| peer.to_string());
     facts.push(match review.on_site {
         Some(true) => fact(FactState::Verified, format!("On the network of {}", review.site), peer),

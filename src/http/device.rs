@@ -1,6 +1,7 @@
 //! What devices call (`docs/api.md`, sections 1 and 2). Bodies in, one broker call, answers as the RFCs spell them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -14,9 +15,10 @@ use crate::broker::pairing::PairingError;
 use crate::broker::token::Patience;
 use crate::device_auth::Presented;
 use crate::http::Edge;
-use crate::http::extract::{Channel, Peer, PeerTls, SmallBody, is_form};
+use crate::http::extract::{Peer, SmallBody, client_certificate, is_form};
 use crate::oauth::error::OAuthError;
 use crate::oauth::metadata::ClientEndpoints;
+use crate::tls::server::{Channel, PeerTls};
 
 const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -38,7 +40,10 @@ impl FromRequest<Edge> for ClientRequest {
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let Peer(peer) = Peer::from_request_parts(&mut parts, edge).await.unwrap_or(Peer(None));
-        let tls = parts.extensions.remove::<PeerTls>().unwrap_or_default();
+        let mut tls = parts.extensions.remove::<PeerTls>().unwrap_or_default();
+        if let Some(certificate) = client_certificate(&parts, edge) {
+            tls = PeerTls { channel: Channel::Mtls, certificates: Arc::from([certificate]) };
+        }
         if parts.uri.query().is_some() {
             return Err(invalid("Parameters belong into the body, not into the query."));
         }
@@ -125,6 +130,16 @@ pub async fn pairing_poll(State(edge): State<Edge>, Peer(peer): Peer, body: Body
 /// `GET /jwks` (RFC 7517 section 5).
 pub async fn jwks(State(edge): State<Edge>) -> Response {
     ([(header::CACHE_CONTROL, "max-age=300")], Json(edge.broker().jwks())).into_response()
+}
+
+/// The description of all device endpoints (OpenAPI 3.1), written by hand (`docs/decisions/0008`); `tests/integration/openapi.rs` holds it to the routes.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// `GET /openapi.json`.
+pub async fn openapi(State(edge): State<Edge>) -> Response {
+    let document = OPENAPI.replace("{issuer}", &edge.broker().endpoints().issuer);
+    let headers = [(header::CACHE_CONTROL, "max-age=300"), (header::CONTENT_TYPE, "application/json")];
+    (headers, document).into_response()
 }
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 section 3).

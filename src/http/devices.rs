@@ -9,12 +9,13 @@ use crate::broker::UseCaseError;
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::present::{
-    chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry, unavailable, when, who,
+    assurance_fact, chrome, device_row, page, pending_pairing, problems, refused_form, span, timeline_entry,
+    unavailable, when, who,
 };
 use crate::http::qr;
 use crate::http::views::{DeviceForm, DevicePage, DevicesPage};
-use crate::model::device::{Device, DeviceFacts, PinnedKey};
-use crate::model::kind::Kind;
+use crate::model::device::{Device, DeviceFacts, KeyAssurance, PinnedKey};
+use crate::model::kind::{KeyRotation, Kind};
 use crate::model::site::DEFAULT_SITE;
 use crate::secret::b64u;
 use crate::store::{AuditQuery, DeviceQuery, WindowSubject};
@@ -142,7 +143,7 @@ async fn device_page(
         note: facts.note,
         key: device.key.as_ref().map(|key| PinnedKey::short(&key.jkt)),
         key_full: device.key.as_ref().map(|key| b64u(&key.jkt)),
-        assurance: "in software".into(),
+        assurance: device.key.as_ref().map(|key| assurance_fact(key.assurance)),
         paired: device.key.as_ref().map(|key| when(key.paired_at, now)),
         paired_by: device.key.as_ref().map(|key| who(&key.paired_by)),
         policy: broker.kind(&device.facts.kind).map(policy).unwrap_or_default(),
@@ -167,6 +168,12 @@ fn policy(kind: &Kind) -> Vec<String> {
     });
     if kind.confirmation_number {
         sentences.push("The approver types a number that only this device shows.".into());
+    }
+    if kind.key_assurance > KeyAssurance::Software {
+        sentences.push(format!("It needs a {}.", kind.key_assurance.words()));
+    }
+    if kind.key_rotation == KeyRotation::Automatic {
+        sentences.push("It may exchange its key by itself, if the present one signs for the new one.".into());
     }
     if kind.site_network {
         sentences.push("It must be on its site's network.".into());

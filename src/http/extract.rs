@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -10,12 +9,15 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
 use crate::broker::people::Session;
 use crate::http::{Edge, present};
+use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
 
 /// No request of ours has a larger body.
@@ -28,31 +30,6 @@ pub const SESSION_COOKIE: &str = "__Host-pairgate";
 /// The TCP peer; put into each request by the accept loop.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpPeer(pub SocketAddr);
-
-/// By which side a connection came in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Channel {
-    /// Where pages and devices are served, and nobody is asked for a certificate.
-    #[default]
-    Main,
-    /// Where client certificates are asked for (RFC 8705); only the device endpoints.
-    Mtls,
-}
-
-/// What TLS, or a trusted proxy, says of the client; put into each request by the accept loop.
-#[derive(Clone, Debug)]
-pub struct PeerTls {
-    /// Which side.
-    pub channel: Channel,
-    /// Its certificates, leaf first; possession of the leaf's key was proved.
-    pub certificates: Arc<[CertificateDer<'static>]>,
-}
-
-impl Default for PeerTls {
-    fn default() -> Self {
-        Self { channel: Channel::Main, certificates: Arc::from([]) }
-    }
-}
 
 /// The caller's address: the TCP peer, or what a trusted proxy says of it.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +68,23 @@ fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]) ->
         }
     }
     client
+}
+
+/// The certificate that a trusted proxy was shown, from `Client-Cert` (RFC 9440 section 2.2); no other header is ever read, and from nobody else.
+pub fn client_certificate(parts: &Parts, edge: &Edge) -> Option<CertificateDer<'static>> {
+    let tcp = parts.extensions.get::<TcpPeer>().map(|peer| peer.0.ip().to_canonical())?;
+    let is_trusted = edge.0.trusted_proxies.iter().any(|network| network.contains(&tcp));
+    let mut values = parts.headers.get_all("client-cert").iter();
+    match (edge.0.client_cert_header && is_trusted, values.next(), values.next()) {
+        (true, Some(value), None) => byte_sequence(value.to_str().ok()?).map(CertificateDer::from),
+        _ => None,
+    }
+}
+
+/// A structured field's byte sequence, `:base64:` (RFC 8941 section 3.3.5).
+pub fn byte_sequence(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_matches(' ').strip_prefix(':')?.strip_suffix(':')?;
+    (!text.is_empty() && text.len() <= 2 * MAX_CERTIFICATE).then(|| STANDARD.decode(text).ok()).flatten()
 }
 
 /// A body of at most 16 KiB that arrives in time.

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
-//! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
+//! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in` | anyone with a link | [`sign_in`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
@@ -47,17 +47,26 @@ struct Shared {
     broker: Arc<Broker>,
     /// `host` or `host:port` of the issuer, as a `Host` header has it.
     authority: String,
+    /// The same of the side for client certificates.
+    mtls_authority: Option<String>,
     trusted_proxies: Vec<IpNet>,
+    client_cert_header: bool,
     stopping: watch::Receiver<bool>,
 }
 
 impl Edge {
-    /// For one broker at one issuer. `stopping` turns true when held answers should end.
-    pub fn new(broker: Arc<Broker>, trusted_proxies: Vec<IpNet>, stopping: watch::Receiver<bool>) -> Self {
-        let issuer = &broker.endpoints().issuer;
-        let authority =
-            issuer.split_once("://").map_or(issuer.as_str(), |(_, authority)| authority).to_ascii_lowercase();
-        Self(Arc::new(Shared { broker, authority, trusted_proxies, stopping }))
+    /// For one broker at one issuer. `stopping` turns true when held answers should end; `client_cert_header` says whether trusted proxies are believed
+    /// which certificate they were shown (RFC 9440).
+    pub fn new(
+        broker: Arc<Broker>,
+        trusted_proxies: Vec<IpNet>,
+        client_cert_header: bool,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let endpoints = broker.endpoints();
+        let authority = authority(&endpoints.issuer);
+        let mtls_authority = endpoints.mtls.as_ref().map(|mtls| authority_of_endpoint(&mtls.token));
+        Self(Arc::new(Shared { broker, authority, mtls_authority, trusted_proxies, client_cert_header, stopping }))
     }
 
     fn broker(&self) -> &Broker {
@@ -65,9 +74,33 @@ impl Edge {
     }
 }
 
-/// Every route.
-pub fn router(edge: Edge) -> Router {
-    let devices = Router::new()
+fn authority(base: &str) -> String {
+    base.split_once("://").map_or(base, |(_, authority)| authority).to_ascii_lowercase()
+}
+
+fn authority_of_endpoint(address: &str) -> String {
+    authority(address).split('/').next().unwrap_or_default().to_owned()
+}
+
+/// The routes of both sides.
+#[derive(Clone)]
+pub struct Sides {
+    /// Pages and device endpoints.
+    pub main: Router,
+    /// Device endpoints alone, where client certificates are asked for.
+    pub mtls: Router,
+}
+
+impl Sides {
+    /// All routes.
+    pub fn new(edge: &Edge) -> Self {
+        Self { main: router(edge.clone()), mtls: mtls_router(edge.clone()) }
+    }
+}
+
+/// What devices and resources call.
+fn devices() -> Router<Edge> {
+    Router::new()
         .route("/pairing", post(device::pairing))
         .route("/pairing/poll", post(device::pairing_poll))
         .route("/device_authorization", post(device::device_authorization))
@@ -75,8 +108,18 @@ pub fn router(edge: Edge) -> Router {
         .route("/revoke", post(device::revoke))
         .route("/introspect", post(device::introspect))
         .route("/jwks", get(device::jwks))
+        .route("/openapi.json", get(device::openapi))
         .route("/.well-known/oauth-authorization-server", get(device::metadata))
-        .route("/.well-known/openid-configuration", get(device::metadata));
+        .route("/.well-known/openid-configuration", get(device::metadata))
+}
+
+/// Every route of the side where client certificates are asked for: no pages, no sessions, nothing for browsers.
+fn mtls_router(edge: Edge) -> Router {
+    devices().layer(middleware::from_fn_with_state(edge.clone(), only_mtls_host)).with_state(edge)
+}
+
+/// Every route of the main side.
+pub fn router(edge: Edge) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
@@ -93,7 +136,7 @@ pub fn router(edge: Edge) -> Router {
         .fallback(present::not_found)
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))
         .layer(middleware::from_fn(page_headers));
-    devices
+    devices()
         .route("/assets/{name}", get(assets::serve))
         .merge(pages)
         .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
@@ -102,15 +145,35 @@ pub fn router(edge: Edge) -> Router {
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.
 async fn only_our_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    // A trusted proxy may serve both sides by one listener of ours.
+    let is_ours = is_for(&request, Some(&edge.0.authority))
+        || (edge.0.client_cert_header && is_for(&request, edge.0.mtls_authority.as_deref()));
+    if !is_ours {
+        return misdirected(&edge);
+    }
+    let mut response = next.run(request).await;
+    if edge.broker().endpoints().issuer.starts_with("https:") {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+    response
+}
+
+/// The same for the side of client certificates. Without it, whoever names one host in the handshake and another in the request would cross over.
+async fn only_mtls_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    if is_for(&request, edge.0.mtls_authority.as_deref()) { next.run(request).await } else { misdirected(&edge) }
+}
+
+fn is_for(request: &Request, authority: Option<&str>) -> bool {
     let host = request
         .uri()
         .authority()
         .map(|authority| authority.as_str())
         .or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
-    let is_ours = host.is_some_and(|host| host.eq_ignore_ascii_case(&edge.0.authority));
-    if is_ours && request.headers().get_all(header::HOST).iter().count() <= 1 {
-        return next.run(request).await;
-    }
+    let is_named = host.zip(authority).is_some_and(|(host, authority)| host.eq_ignore_ascii_case(authority));
+    is_named && request.headers().get_all(header::HOST).iter().count() <= 1
+}
+
+fn misdirected(edge: &Edge) -> Response {
     let advice = format!("This server answers only at {}. Use that address.\n", edge.broker().endpoints().issuer);
     (StatusCode::MISDIRECTED_REQUEST, [(header::CACHE_CONTROL, "no-store")], advice).into_response()
 }

@@ -9,7 +9,9 @@ use crate::broker::UseCaseError;
 use crate::broker::pairing::Confirm;
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
-use crate::http::present::{chrome, device_row, page, pending_pairing, problems, refused_form, unavailable, when};
+use crate::http::present::{
+    assurance_fact, capital, chrome, device_row, page, pending_pairing, problems, refused_form, unavailable, when,
+};
 use crate::http::views::{Fact, FactState, PairDonePage, PairListPage, PairPage};
 use crate::model::device::{Device, DeviceState, PinnedKey};
 use crate::model::pairing::{MAX_WRONG_DIGITS, Pairing};
@@ -82,7 +84,9 @@ pub async fn show(
 async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, scanned: Option<String>, errors: Vec<String>) -> Response {
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     match edge.broker().pairing(&signed_in.caller(), id).await {
-        Ok(PairingOfDevice { pairing, device }) => {
+        Ok(found) => {
+            let missing = edge.broker().missing_assurance(&found).map(|line| capital(&line));
+            let PairingOfDevice { pairing, device } = found;
             let chrome = chrome(edge, &signed_in.session, &format!("Pair {}", device.facts.name), "pair").await;
             let key_full = b64u(&pairing.jkt);
             let scanned_matches = scanned.map(|scanned| scanned == key_full);
@@ -109,6 +113,9 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, scanned: Option<Str
                     .as_ref()
                     .filter(|key| key.jkt != pairing.jkt)
                     .map(|key| PinnedKey::short(&key.jkt)),
+                vouched: pairing.vouched_by.is_some(),
+                // Before the device has answered, its maker's statement may still come.
+                missing: missing.filter(|_| ready),
                 errors,
             };
             page(status, &pair)
@@ -147,6 +154,14 @@ fn facts(pairing: &Pairing, device: &Device) -> Vec<Fact> {
         text: "It has the key that asks".into(),
         detail: Some(PinnedKey::short(&pairing.jkt)),
     }];
+    facts.push(assurance_fact(pairing.key_assurance));
+    if let Some(voucher) = &pairing.vouched_by {
+        facts.push(Fact {
+            state: FactState::Verified,
+            text: "The key that this device has now vouches for the new one".into(),
+            detail: Some(PinnedKey::short(voucher)),
+        });
+    }
     if !device.facts.serial.is_empty() {
         facts.push(Fact {
             state: FactState::Verified,
@@ -170,6 +185,7 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
             .confirm_pairing(&caller, &id, &Confirm::Number(&form.field("number")))
             .await
             .map(|device| (device, true)),
+        "confirm_new_key" => broker.confirm_pairing(&caller, &id, &Confirm::Vouched).await.map(|device| (device, true)),
         "refuse" => broker.decline_pairing(&caller, &id).await.map(|device| (device, false)),
         _ => return refused_form(),
     };

@@ -10,9 +10,9 @@ use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
-use crate::http::views::{Chrome, DeviceRow, MessagePage, PendingPairing, TimelineEntry, When};
+use crate::http::views::{Chrome, DeviceRow, Fact, FactState, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
-use crate::model::device::{Device, PinnedKey};
+use crate::model::device::{Device, KeyAssurance, PinnedKey};
 use crate::model::site::DEFAULT_SITE;
 use crate::store::PairingOfDevice;
 
@@ -107,6 +107,18 @@ pub fn timeline_entry(record: &Record, now: Timestamp) -> TimelineEntry {
     }
 }
 
+/// How a key is kept: proved, claimed, or neither.
+pub fn assurance_fact(assurance: KeyAssurance) -> Fact {
+    let state = match assurance {
+        KeyAssurance::Software => FactState::Neutral,
+        KeyAssurance::HardwareClaimed => FactState::Claimed,
+        KeyAssurance::Attested => FactState::Verified,
+    };
+    let mut words = assurance.words().to_owned();
+    words.replace_range(..1, &words[..1].to_uppercase());
+    Fact { state, text: words, detail: None }
+}
+
 /// A row of a device table.
 pub fn device_row(device: &Device, label: &str, now: Timestamp) -> DeviceRow {
     DeviceRow {
@@ -128,6 +140,8 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
         device_name: found.device.facts.name.clone(),
         room: found.device.facts.room.clone(),
         key: PinnedKey::short(&found.pairing.jkt),
+        assurance: found.pairing.key_assurance.words().to_owned(),
+        verified: found.pairing.vouched_by.is_some(),
         asked: when(found.pairing.requested_at, now),
         ready: found.pairing.device_nonce.is_some(),
         conflict: found.pairing.conflict,
@@ -148,7 +162,8 @@ pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
     }
 }
 
-fn capital(line: &str) -> String {
+/// A line as a sentence: a capital at its beginning, a full stop at its end.
+pub fn capital(line: &str) -> String {
     let mut letters = line.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     let end = if line.ends_with(['.', '!', '?']) { "" } else { "." };

@@ -100,6 +100,10 @@ pub struct PendingPairing {
     pub room: String,
     /// Short form of the key that asks.
     pub key: String,
+    /// How that key is kept, in words: "key in software".
+    pub assurance: String,
+    /// Whether the device's present key vouches for it, so that nothing has to be compared.
+    pub verified: bool,
     /// When it asked.
     pub asked: When,
     /// Whether the device has answered, so that it can be compared.
@@ -252,8 +256,8 @@ pub struct DevicePage {
     pub key: Option<String>,
     /// The whole thumbprint of its key.
     pub key_full: Option<String>,
-    /// How the key is kept, in words: "in software".
-    pub assurance: String,
+    /// How the key is kept.
+    pub assurance: Option<Fact>,
     /// When it was paired.
     pub paired: Option<When>,
     /// Who paired it.
@@ -324,6 +328,10 @@ pub struct PairPage {
     pub conflict: bool,
     /// Short form of the key that would be replaced.
     pub replaces_key: Option<String>,
+    /// Whether that key vouches for the one that asks.
+    pub vouched: bool,
+    /// Why it can't be paired whatever is compared: its kind wants the key kept better.
+    pub missing: Option<String>,
     /// What was wrong with the last attempt, one sentence each; empty if nothing was.
     pub errors: Vec<String>,
 }

@@ -63,6 +63,7 @@ events! {
     PairingRequested "pairing.requested" Info "asked to be paired";
     PairingConflict "pairing.conflict" Alert "a second key asked to be paired as this device";
     PairingRefused "pairing.refused" Alert "pairing refused";
+    AttestationRefused "pairing.attestation_refused" Alert "a maker's statement about a key was refused";
     PairingDeclined "pairing.declined" Info "pairing declined by an operator";
     PairingWrongDigits "pairing.wrong_digits" Refusal "wrong digits typed for a pairing";
     PairingConfirmed "pairing.confirmed" Info "paired: from now on only this key";

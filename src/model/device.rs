@@ -1,6 +1,6 @@
 //! A device: a row in the registry, its key, and the states it may be in.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId};
@@ -52,11 +52,55 @@ impl DeviceState {
     }
 }
 
+/// How sure it is that a key can't leave its device, lowest first. A pin proves sameness, not hardware; so what is shown is never more than was proved
+///
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyAssurance {
+    /// Nobody says otherwise: it could be copied by whoever opens the device.
+    #[default]
+    Software,
+    /// The device says that it is kept in hardware. Nobody checked.
+    HardwareClaimed,
+    /// A certificate of the maker says so (`device_auth/attestation.rs`).
+    Attested,
+}
+
+impl KeyAssurance {
+    /// All, lowest first.
+    pub const ALL: [Self; 3] = [Self::Software, Self::HardwareClaimed, Self::Attested];
+
+    /// The word, as in the database, in tokens and in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::HardwareClaimed => "hardware-claimed",
+            Self::Attested => "attested",
+        }
+    }
+
+    /// From the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|assurance| assurance.as_str() == word)
+    }
+
+    /// For people, beside the key.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Software => "key in software",
+            Self::HardwareClaimed => "hardware key, by its own word only",
+            Self::Attested => "hardware key, proved by the maker's certificate",
+        }
+    }
+}
+
 /// The key that a device is pinned to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedKey {
     /// RFC 7638 thumbprint.
     pub jkt: Bytes32,
+    /// How it is kept, as far as was shown when it was paired.
+    pub assurance: KeyAssurance,
     /// When an operator confirmed it.
     pub paired_at: Timestamp,
     /// Who.
@@ -167,6 +211,17 @@ mod tests {
                 assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from:?} → {to:?}");
             }
         }
+    }
+
+    #[test]
+    fn assurance_is_ordered_and_its_words_are_read_back() {
+        assert!(KeyAssurance::ALL.is_sorted());
+        for assurance in KeyAssurance::ALL {
+            assert_eq!(KeyAssurance::parse(assurance.as_str()), Some(assurance));
+            assert_eq!(serde_json::to_value(assurance).unwrap(), assurance.as_str());
+        }
+        assert_eq!(KeyAssurance::parse("hardware"), None);
+        assert_eq!(KeyAssurance::default(), KeyAssurance::Software);
     }
 
     #[test]

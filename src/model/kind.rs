@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::model::resource::{Resource, is_identifier};
+use serde::{Deserialize, Serialize};
+
+use crate::model::device::KeyAssurance;
 use crate::oauth::scope::Scope;
 
 /// Identifier of the resource that devices get tokens for when nothing else is configured (RFC 8707: an absolute URI).
@@ -60,6 +63,21 @@ pub struct Kind {
     pub site_network: bool,
     /// Codes that a device may ask for in an hour.
     pub codes_per_hour: i64,
+    /// A device whose key is kept worse than this is neither paired nor signed in.
+    pub key_assurance: KeyAssurance,
+    /// Who decides on a new key that the present one vouches for.
+    pub key_rotation: KeyRotation,
+}
+
+/// Who decides on a new key that the present one vouches for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyRotation {
+    /// An operator, by one button: the present key's signature stands in for the comparison.
+    #[default]
+    Operator,
+    /// Nobody: the device exchanges its key by itself, if the new one is kept no worse.
+    Automatic,
 }
 
 /// How long a sign-in lasts.
@@ -107,6 +125,8 @@ impl Kind {
                 confirmation_number: true,
                 site_network: false,
                 codes_per_hour: 60,
+                key_assurance: KeyAssurance::default(),
+                key_rotation: KeyRotation::default(),
             };
         vec![
             kind(
@@ -188,6 +208,11 @@ impl Kind {
             );
         }
         Ok(self)
+    }
+
+    /// Is a key that is kept like this good enough for devices of this kind?
+    pub fn accepts(&self, assurance: KeyAssurance) -> bool {
+        assurance >= self.key_assurance
     }
 
     /// All scopes that devices of the kind may have at a resource: what is asked for when a device names none.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, PairingId};
+use crate::model::device::KeyAssurance;
 use crate::secret::{Bytes32, sha256};
 
 /// A pairing that nobody confirms ends after this long.
@@ -73,12 +74,18 @@ pub struct Pairing {
     pub state: PairingState,
     /// The key that asks.
     pub jkt: Bytes32,
+    /// How the key is kept, as far as was shown yet; only ever raised.
+    pub key_assurance: KeyAssurance,
+    /// The device's present key, if it vouches for the new one: a rotation, which needs no window and no comparison.
+    pub vouched_by: Option<Bytes32>,
     /// What the device says of itself: serial, model, firmware.
     pub says: Says,
     /// `SHA-256("pairgate pairing v1" ‖ device_nonce ‖ jkt)`.
     pub commitment: Bytes32,
     /// The broker's half.
     pub broker_nonce: Bytes32,
+    /// The broker's key that the answer named; the digits are over it, also when the broker has a new one. `None`: asked before it was kept.
+    pub broker_jkt: Option<Bytes32>,
     /// The device's half, once revealed.
     pub device_nonce: Option<Bytes32>,
     /// Wrong digits so far.
@@ -111,8 +118,9 @@ impl Pairing {
     }
 
     /// The six digits that the device shows, once the nonce is revealed.
-    pub fn comparison_code(&self, broker_jkt: &Bytes32) -> Option<String> {
-        self.device_nonce.map(|nonce| comparison_code(&self.jkt, broker_jkt, &nonce, &self.broker_nonce))
+    pub fn comparison_code(&self) -> Option<String> {
+        let (broker_jkt, nonce) = self.broker_jkt.zip(self.device_nonce)?;
+        Some(comparison_code(&self.jkt, &broker_jkt, &nonce, &self.broker_nonce))
     }
 }
 

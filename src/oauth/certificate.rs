@@ -64,6 +64,15 @@ impl Certificate {
     }
 }
 
+/// The first critical extension that nobody here understands, by its OID (RFC 5280 section 4.2). `None` also for what is no certificate.
+pub fn unknown_critical_extension(der: &[u8]) -> Option<String> {
+    // What `webpki` understands: key usage, subject alternative name, basic constraints, name constraints, CRL distribution points, extended key usage.
+    const KNOWN: [&str; 6] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37"];
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
+}
+
 /// The key of a SubjectPublicKeyInfo, by its algorithm identifier (RFC 3279, RFC 5480, RFC 8410).
 fn public_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, JoseError> {
     const WRONG: JoseError = JoseError("The certificate's key is none that devices may use.");

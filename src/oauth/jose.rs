@@ -160,7 +160,15 @@ impl<'a, C: DeserializeOwned> KeylessJwt<'a, C> {
     /// # Errors
     /// Anything that is not exactly that.
     pub fn parse(text: &'a str) -> Result<Self, JoseError> {
-        let parts = Parts::parse(text, MAX_JWT)?;
+        Self::parse_up_to(text, MAX_JWT)
+    }
+
+    /// The same for the one use that needs more room, for its certificates.
+    ///
+    /// # Errors
+    /// As [`KeylessJwt::parse`].
+    pub fn parse_up_to(text: &'a str, longest: usize) -> Result<Self, JoseError> {
+        let parts = Parts::parse(text, longest)?;
         let Header { jwk, jku, x5u, kid, .. } = &parts.header;
         if jwk.is_some() || jku.is_some() || x5u.is_some() {
             return Err(JoseError("The header must not carry or point to a key (jwk, jku, x5u)."));

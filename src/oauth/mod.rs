@@ -6,6 +6,7 @@ pub mod form;
 pub mod jose;
 pub mod jwk;
 pub mod metadata;
+pub mod roots;
 pub mod scope;
 pub mod signing_key;
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::error::SimulatorError;
 use super::host::{self, Stopwatch};
+use super::idevid::Idevid;
 use super::jose::{self, from_b64u_32};
 use super::key::{DeviceKey, short_key};
 use super::pairing::{PairingUnderWay, Pins};
@@ -32,6 +33,14 @@ pub struct SimulatedDevice {
     pub firmware: String,
     /// Its key.
     pub key: DeviceKey,
+    /// What it says of how the key is kept, `hardware`; empty: nothing.
+    pub key_storage: String,
+    /// What its maker gave it, to prove that.
+    pub idevid: Option<Idevid>,
+    /// During a rotation the key that vouches for the new one. If the rotation fails, it is still the device's key.
+    pub former_key: Option<DeviceKey>,
+    /// What the broker has accepted of how the key is kept, as it said last.
+    pub key_assurance: String,
     /// Seconds by which its clock is ahead.
     pub clock_offset_s: i64,
     /// What it pinned when it was paired.
@@ -140,6 +149,10 @@ impl SimulatedDevice {
             model: String::new(),
             firmware: String::new(),
             key,
+            key_storage: String::new(),
+            idevid: None,
+            former_key: None,
+            key_assurance: String::new(),
             clock_offset_s: 0,
             pins: None,
             pairing: None,

@@ -4,7 +4,7 @@
 //! `docs/api.md`: what the two disagree on is a bug in one of them. It is not a client library for firmware.
 //!
 //! Reading order: `key` (what a device is) → `pairing` → `device` (signing in) → `routine` (both, from start to end) →
-//! `operator` (the person in front of the pages) → `fleet` (many of all). Beside them: `flash` (what a device keeps),
+//! `operator` (the person in front of the pages) → `fleet` (many of all). Beside them: `flash` (what a device keeps), `idevid` (what its maker gave it),
 //! `screen` (what it shows), `story` (how the demo tells it), `jose`, `form` and `wire` (the three formats), `host` (clock
 //! and randomness), `error`.
 
@@ -14,6 +14,7 @@ pub mod flash;
 pub mod fleet;
 pub mod form;
 pub mod host;
+pub mod idevid;
 pub mod jose;
 pub mod key;
 pub mod operator;
@@ -25,6 +26,7 @@ pub mod wire;
 
 pub use device::{CodeShown, SimulatedDevice, TokenAnswer, Tokens};
 pub use error::SimulatorError;
+pub use idevid::Idevid;
 pub use key::DeviceKey;
 pub use operator::{DeviceForm, PageOperator};
 pub use pairing::{PairingShown, PairingStatus, Pins, commitment, comparison_code};

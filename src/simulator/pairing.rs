@@ -13,6 +13,7 @@ use super::device::SimulatedDevice;
 use super::error::SimulatorError;
 use super::host;
 use super::jose::{self, CheckedJwt, b64u, from_b64u_32, sha256, thumbprint};
+use super::key::DeviceKey;
 use super::wire::RawAnswer;
 
 /// What a pairing device has to show.
@@ -64,6 +65,8 @@ pub(super) struct PairingUnderWay {
     device_nonce: [u8; 32],
     broker_nonce: [u8; 32],
     broker_jkt: [u8; 32],
+    /// The maker's statement, until an answer shows that the broker has it.
+    attestation: Option<String>,
 }
 
 /// `b64u(SHA-256("pairgate pairing v1" ‖ device_nonce ‖ jkt))`.
@@ -87,11 +90,20 @@ impl SimulatedDevice {
     /// Asks to be paired (steps 1 and 2).
     pub async fn request_pairing(&mut self) -> Result<PairingShown, SimulatorError> {
         let device_nonce = host::random::<32>()?;
+        let commitment = commitment(&device_nonce, self.key.thumbprint());
         let mut claims = json!({
-            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": host::new_jti()?,
-            "commitment": commitment(&device_nonce, self.key.thumbprint()),
+            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": host::new_jti()?, "commitment": commitment,
         });
-        for (name, value) in [("serial", &self.serial), ("model", &self.model), ("firmware", &self.firmware)] {
+        if let Some(former) = &self.former_key {
+            claims["previous"] = json!(self.vouch(former, &commitment)?);
+        }
+        let said = [
+            ("serial", &self.serial),
+            ("model", &self.model),
+            ("firmware", &self.firmware),
+            ("key_storage", &self.key_storage),
+        ];
+        for (name, value) in said {
             if !value.is_empty() {
                 claims[name] = json!(value);
             }
@@ -109,7 +121,13 @@ impl SimulatedDevice {
         let broker_nonce = from_b64u_32(jwt.text("broker_nonce")?)
             .ok_or_else(|| SimulatorError::Malformed("a broker_nonce that is not 32 bytes".to_owned()))?;
         let pairing_id = jwt.text("pairing_id")?.to_owned();
-        self.pairing = Some(PairingUnderWay { pairing_id: pairing_id.clone(), device_nonce, broker_nonce, broker_jkt });
+        let about = json!({
+            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jkt": self.key.jkt(),
+            "broker_nonce": jwt.text("broker_nonce")?,
+        });
+        let attestation = self.idevid.as_ref().map(|idevid| idevid.attest(&about)).transpose()?;
+        let id = pairing_id.clone();
+        self.pairing = Some(PairingUnderWay { pairing_id: id, device_nonce, broker_nonce, broker_jkt, attestation });
         Ok(PairingShown {
             pairing_id,
             uri: jwt.text("pairing_uri")?.to_owned(),
@@ -117,6 +135,20 @@ impl SimulatedDevice {
             expires_in: jwt.seconds("expires_in")?,
             interval: jwt.seconds("interval")?,
         })
+    }
+
+    /// Makes `new` its key; the present one vouches for it in the next pairing request, and stays the device's key until that pairing is confirmed.
+    pub fn rotate_key(&mut self, new: DeviceKey) {
+        self.former_key = Some(std::mem::replace(&mut self.key, new));
+    }
+
+    /// The statement by which a former key vouches for the present one in the request with this commitment.
+    pub fn vouch(&self, former: &DeviceKey, commitment: &str) -> Result<String, SimulatorError> {
+        let claims = json!({
+            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": host::new_jti()?, "jkt": self.key.jkt(),
+            "commitment": commitment,
+        });
+        former.sign_raw(&former.header("key-rotation+jwt"), &claims)
     }
 
     /// The six digits of the pairing under way. Shown after the first poll, which reveals the nonce.
@@ -134,10 +166,13 @@ impl SimulatedDevice {
     pub async fn poll_pairing(&mut self) -> Result<PairingStatus, SimulatorError> {
         let under_way = self.under_way()?.clone();
         let jti = host::new_jti()?;
-        let claims = json!({
+        let mut claims = json!({
             "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": jti,
             "pairing_id": under_way.pairing_id, "device_nonce": b64u(&under_way.device_nonce),
         });
+        if let Some(attestation) = &under_way.attestation {
+            claims["attestation"] = json!(attestation);
+        }
         let poll = self.key.sign_raw(&self.key.header("pairing-poll+jwt"), &claims)?;
         let answer = self.post_jwt("/pairing/poll", &poll).await?;
         let (jwt, broker_jkt) = self.authentic(answer)?;
@@ -147,6 +182,10 @@ impl SimulatedDevice {
         // Without this, an old answer of the same broker could be played to the device.
         if jwt.text("jti")? != jti || jwt.text("pairing_id")? != under_way.pairing_id {
             return Err(SimulatorError::NotAuthentic("it answers another poll"));
+        }
+        self.key_assurance = jwt.text("key_assurance").unwrap_or_default().to_owned();
+        if let Some(under_way) = &mut self.pairing {
+            under_way.attestation = None;
         }
         match jwt.text("status")? {
             "pending" => Ok(PairingStatus::Pending {
@@ -158,6 +197,7 @@ impl SimulatedDevice {
                 let pins = self.pins_in(&jwt, &broker_jkt)?;
                 self.pins = Some(pins.clone());
                 self.pairing = None;
+                self.former_key = None;
                 Ok(PairingStatus::Paired(pins))
             }
             other => Err(SimulatorError::Malformed(format!("the pairing status {other}"))),

@@ -25,9 +25,31 @@ pub struct Wire {
 impl Wire {
     /// A client of its own.
     pub fn new() -> Result<Self, SimulatorError> {
+        Self::build(|builder| builder)
+    }
+
+    /// A client that believes only this authority (PEM), as a device does that has pinned it; with a certificate of its own (PEM: certificate and key), if
+    /// it has one.
+    pub fn with_tls(ca_pem: &str, identity_pem: Option<&str>) -> Result<Self, SimulatorError> {
+        const UNUSABLE: SimulatorError = SimulatorError::Crypto("the PEM text is not usable");
+        let authority = reqwest::Certificate::from_pem(ca_pem.as_bytes()).map_err(|_| UNUSABLE)?;
+        let identity = match identity_pem {
+            Some(pem) => Some(reqwest::Identity::from_pem(pem.as_bytes()).map_err(|_| UNUSABLE)?),
+            None => None,
+        };
+        Self::build(|builder| {
+            let builder = builder.tls_certs_only([authority]);
+            match identity {
+                Some(identity) => builder.identity(identity),
+                None => builder,
+            }
+        })
+    }
+
+    fn build(tls: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> Result<Self, SimulatorError> {
         // Err only says that a provider is there already.
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        let client = reqwest::Client::builder()
+        let client = tls(reqwest::Client::builder())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))

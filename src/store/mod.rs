@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use crate::model::audit::{Context, Event, Record};
-use crate::model::device::{Device, DeviceFacts, DeviceState};
+use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance};
 use crate::model::grant::Grant;
 use crate::model::kind::RefreshPolicy;
 use crate::model::operator::{Operator, Role};
@@ -132,16 +132,31 @@ pub struct NewPairing {
     pub jkt: Bytes32,
     /// The same, as canonical JSON.
     pub jwk: String,
+    /// How the key is kept, as the device says.
+    pub key_assurance: KeyAssurance,
+    /// The key that vouches for it, of a rotation.
+    pub voucher: Option<Voucher>,
     /// What the device says.
     pub says: Says,
     /// Its commitment.
     pub commitment: Bytes32,
     /// The broker's nonce.
     pub broker_nonce: Bytes32,
+    /// The broker's key that the answer names.
+    pub broker_jkt: Bytes32,
     /// Hash of key and `jti`.
     pub request_hash: Bytes32,
     /// When it ends by itself.
     pub expires_at: Timestamp,
+}
+
+/// A key that vouches for the one that shall replace it.
+#[derive(Clone, Copy, Debug)]
+pub struct Voucher {
+    /// Its thumbprint; it must be the device's present key.
+    pub jkt: Bytes32,
+    /// Hash of key and `jti` of its statement.
+    pub statement_hash: Bytes32,
 }
 
 /// Why a pairing request was refused. For the audit log only: the device gets one answer for all.
@@ -153,8 +168,10 @@ pub enum PairingRefusal {
     DeviceNotExpected,
     /// The serial number is not the registered one.
     WrongSerial,
-    /// No window is open for it.
+    /// No window is open for it, and no key vouches for it.
     WindowClosed,
+    /// The key that vouches is not the device's present one.
+    NotVouched,
     /// The key was retired or replaced.
     DeadKey,
     /// The key belongs to another device.
@@ -173,6 +190,7 @@ impl PairingRefusal {
             Self::DeviceNotExpected => "the device is suspended or retired",
             Self::WrongSerial => "the serial number is not the registered one",
             Self::WindowClosed => "pairing is not open for it",
+            Self::NotVouched => "the key that vouches for it is not the device's present one",
             Self::DeadKey => "the key was retired or replaced",
             Self::KeyOfAnotherDevice => "the key belongs to another device",
             Self::Replayed => "the request was sent before",
@@ -210,11 +228,19 @@ pub trait PairingStore: Send + Sync {
     /// All that wait at `now`, oldest first; of one device, if given.
     async fn open_pairings(&self, device: Option<&DeviceId>, now: Timestamp) -> Result<Vec<PairingOfDevice>>;
     /// Takes the revealed nonce; requested → revealed. `true` if the pairing waits and now holds exactly this nonce (so it may be repeated).
-    async fn reveal_pairing(&self, id: &PairingId, device_nonce: &Bytes32, context: &Context) -> Result<bool>;
+    /// In the same statement the key's assurance is raised to `assurance`, if that is higher; it never falls.
+    async fn reveal_pairing(
+        &self,
+        id: &PairingId,
+        device_nonce: &Bytes32,
+        assurance: KeyAssurance,
+        context: &Context,
+    ) -> Result<bool>;
     /// Counts wrong digits, and ends the pairing at the limit. Tries left; `None` if it does not wait any more.
     async fn record_wrong_digits(&self, id: &PairingId, context: &Context) -> Result<Option<u8>>;
     /// Pins the key: revealed → confirmed. In the same transaction: the device becomes active, its former key *replaced*, all its sign-ins end, rival
-    /// pairings are refused, and a window of the device closes. `false` if the pairing does not wait any more, or its key has been taken since.
+    /// pairings are refused, and a window of the device closes. `false` if the pairing does not wait any more, its key has been taken since, or the key
+    /// that vouched for it is not the device's any more.
     async fn confirm_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
     /// An operator says no. `false` if it does not wait any more.
     async fn decline_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;

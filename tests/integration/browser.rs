@@ -223,8 +223,24 @@ async fn pages_look_right(look: Look) {
         browser.see_heading("Let this printer sign in?").await;
         browser.inspect("approve", &[]).await;
         refusals_look_right(&browser, &test).await;
+        a_new_key_is_confirmed(&browser, &test).await;
     })
     .await;
+}
+
+/// A device's present key vouches for its next one: one button, no digits.
+async fn a_new_key_is_confirmed(browser: &Chromium, test: &TestBroker) {
+    let mut device = test.paired("copy-printer-05", "printer").await;
+    device.key_storage = "hardware".into();
+    device.rotate_key(pairgate::simulator::DeviceKey::generate_es256().unwrap());
+    let shown = device.request_pairing().await.unwrap();
+    device.poll_pairing().await.unwrap();
+    browser.open(shown.uri_complete.split('?').next().unwrap()).await;
+    browser.see_heading("Pair this device?").await;
+    browser.inspect("pair-new-key", &[]).await;
+    browser.click("button[value=confirm_new_key]").await;
+    browser.see_heading("Paired").await;
+    assert!(matches!(device.poll_pairing().await.unwrap(), PairingStatus::Paired(_)));
 }
 
 /// Pages that say no.

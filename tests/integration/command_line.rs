@@ -231,6 +231,7 @@ async fn what_scripts_read_is_json_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
     let served = Served::start(data, free_port());
+    assert_eq!(json(data, &["config", "check"])["attestation_roots"], 0);
     assert!(json(data, &["config", "check"])["kinds"].as_array().unwrap().contains(&"printer".into()));
     json(data, &["device", "add", "lobby-printer-01", "--kind", "printer", "--serial", "SN1"]);
     assert_eq!(json(data, &["device", "show", "lobby-printer-01"])["facts"]["serial"], "SN1");
@@ -248,7 +249,25 @@ async fn what_scripts_read_is_json_for_every_command() {
     assert_eq!(json(data, &["pairing", "list"])[0]["ready"], false);
     assert_eq!(json(data, &["pairing", "refuse", "lobby-printer-01"])["refused"], 1);
     assert!(printer.poll_pairing().await.is_err(), "the device hears of it");
+    printer.key_storage = "hardware".into();
+    printer.request_pairing().await.unwrap();
+    let PairingStatus::Pending { digits, .. } = printer.poll_pairing().await.unwrap() else { panic!("not pending") };
+    let waiting = json(data, &["pairing", "list"]);
+    assert_eq!((&waiting[0]["key_assurance"], &waiting[0]["verified"]), (&"hardware-claimed".into(), &false.into()));
+    refused(data, &["pairing", "confirm", "lobby-printer-01"], 2, "--number");
+    refused(data, &["pairing", "confirm", "lobby-printer-01", "--vouched"], 1, "no key of this device vouches");
+    json(data, &["pairing", "confirm", "lobby-printer-01", "--number", &digits]);
     json(data, &["pairing", "close", "--site"]);
+    printer.poll_pairing().await.unwrap();
+    assert_eq!(json(data, &["device", "show", "lobby-printer-01"])["key"]["assurance"], "hardware-claimed");
+    printer.rotate_key(DeviceKey::generate_es256().unwrap());
+    printer.key_storage.clear();
+    printer.request_pairing().await.unwrap();
+    printer.poll_pairing().await.unwrap();
+    assert_eq!(json(data, &["pairing", "list"])[0]["verified"], true);
+    json(data, &["pairing", "confirm", "lobby-printer-01", "--vouched"]);
+    assert_eq!(json(data, &["device", "list"])[0]["key"]["jkt"], printer.key.jkt().as_str());
+    assert_eq!(json(data, &["device", "list"])[0]["key"]["assurance"], "software");
     for line in done(&pairgate(data, &["audit", "tail", "--json"]).output().unwrap()).lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].is_string(), "one record a line");
     }

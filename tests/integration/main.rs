@@ -5,6 +5,7 @@
 
 mod approval;
 mod architecture;
+mod attestation;
 mod browser;
 mod command_line;
 mod crash;
@@ -12,9 +13,11 @@ mod device_authorization;
 mod device_code;
 mod dpop;
 mod listener;
+mod openapi;
 mod pages;
 mod pairing;
 mod private_key_jwt;
+mod rotation;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

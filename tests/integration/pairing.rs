@@ -30,14 +30,14 @@ const REFUSAL: &str = "{\"error\":\"pairing_refused\",\"error_description\":\"Th
                        for this device, then start again.\"}";
 
 /// A registered device with an open window.
-async fn expected(test: &TestBroker, id: &str) -> SimulatedDevice {
+pub async fn expected(test: &TestBroker, id: &str) -> SimulatedDevice {
     test.register(id, "printer").await;
     test.open_window(id).await;
     test.stranger(id)
 }
 
 /// A device that waits for a person: its pairing, and the digits on its screen.
-async fn waiting(test: &TestBroker, device: &mut SimulatedDevice) -> (PairingShown, String) {
+pub async fn waiting(test: &TestBroker, device: &mut SimulatedDevice) -> (PairingShown, String) {
     let shown = device.request_pairing().await.unwrap();
     match device.poll_pairing().await.unwrap() {
         PairingStatus::Pending { digits, .. } => (shown, digits),
@@ -61,7 +61,7 @@ async fn is_refused(test: &TestBroker, answer: &RawAnswer, mark: &crate::support
 }
 
 /// Sends this request, which must be refused.
-async fn refused(test: &TestBroker, device: &SimulatedDevice, jwt: &str, what: &str) -> String {
+pub async fn refused(test: &TestBroker, device: &SimulatedDevice, jwt: &str, what: &str) -> String {
     let mark = test.mark().await;
     let answer = device.post_jwt(PAIRING, jwt).await.unwrap();
     is_refused(test, &answer, &mark, what).await
@@ -450,6 +450,52 @@ async fn a_suspended_or_retired_device_cannot_be_paired() {
         test.untouched(&mark, &[], state).await;
         assert_eq!(refused(&test, caller, &honest(caller), state).await, "the device is suspended or retired");
     }
+}
+
+#[tokio::test]
+async fn a_device_that_was_sold_keeps_a_key_that_is_worth_nothing_for_ever_a_097() {
+    let test = TestBroker::start().await;
+    let mut sold = test.paired(LOBBY, "printer").await;
+    test.retire(LOBBY).await;
+    let test = test.restart().await;
+    test.register(ATTIC, "printer").await;
+    for id in [LOBBY, ATTIC] {
+        test.open_site_window().await;
+        let again = test.twin(id, &sold.key);
+        refused(&test, &again, &honest(&again), id).await;
+    }
+    assert_eq!(sold.request_code(None, None).await.unwrap_err().oauth_error(), Some("unauthorized_client"));
+    // Nor does it vouch for another one, and its id is never given again.
+    sold.rotate_key(DeviceKey::generate_es256().unwrap());
+    assert_eq!(sold.request_pairing().await.unwrap_err().oauth_error(), Some("pairing_refused"));
+    let facts = DeviceFacts { kind: "printer".into(), ..DeviceFacts::default() };
+    assert!(test.broker.register_device(&Caller::command_line(), LOBBY, facts).await.is_err());
+    // The box itself is welcome: under a new id, with a new key.
+    test.pair(&mut test.stranger(ATTIC)).await;
+}
+
+/// The broker's signing key may be exchanged while a pairing waits; what the device shows is over the one that its answer named.
+#[tokio::test]
+async fn the_digits_are_over_the_key_that_the_answer_named_whatever_the_broker_signs_with_now() {
+    let test = TestBroker::start().await;
+    let mut device = expected(&test, LOBBY).await;
+    let (shown, digits) = waiting(&test, &mut device).await;
+    let connection = rusqlite::Connection::open(test.data.path().join("pairgate.db")).unwrap();
+    let (named, broker_nonce, device_nonce): ([u8; 32], [u8; 32], [u8; 32]) = connection
+        .query_row("SELECT broker_jkt, broker_nonce, device_nonce FROM pairings", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    let code = |broker_jkt| model::comparison_code(device.key.thumbprint(), broker_jkt, &device_nonce, &broker_nonce);
+    assert_eq!(code(&named), digits);
+    // As if the present key were another one than the named one.
+    connection.execute("UPDATE pairings SET broker_jkt = ?", [[9_u8; 32]]).unwrap();
+    confirm(&test, &shown, Confirm::Number(&digits)).await.unwrap_err();
+    // Asked before the key was kept: no digits, and nothing that could fit; the QR code remains.
+    connection.execute("UPDATE pairings SET broker_jkt = NULL", []).unwrap();
+    confirm(&test, &shown, Confirm::Number("")).await.unwrap_err();
+    connection.execute("UPDATE pairings SET broker_jkt = ?", [[9_u8; 32]]).unwrap();
+    confirm(&test, &shown, Confirm::Number(&code(&[9; 32]))).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use pairgate::clock::Timestamp;
 use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use pairgate::model::audit::{Actor, Context, Record};
-use pairgate::model::device::{Device, DeviceFacts};
+use pairgate::model::device::{Device, DeviceFacts, KeyAssurance};
 use pairgate::model::kind::RefreshPolicy;
 use pairgate::model::operator::Role;
 use pairgate::model::pairing::Says;
@@ -86,9 +86,12 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
         device: id(device),
         jkt: bytes(key),
         jwk: format!("{{\"key\":\"{key}\"}}"),
+        key_assurance: KeyAssurance::Software,
+        voucher: None,
         says: Says::default(),
         commitment: bytes("commitment"),
         broker_nonce: bytes("broker nonce"),
+        broker_jkt: bytes("broker key"),
         request_hash: Random::system().bytes32().unwrap(),
         expires_at: at(600),
     }
@@ -166,7 +169,9 @@ impl Bench {
     pub async fn revealed(&self, device: &str, key: &str) -> PairingId {
         let new = pairing_request(device, key);
         self.store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
-        assert!(self.store.reveal_pairing(&new.id, &bytes("device nonce"), &when(1)).await.unwrap());
+        assert!(
+            self.store.reveal_pairing(&new.id, &bytes("device nonce"), KeyAssurance::Software, &when(1)).await.unwrap()
+        );
         new.id
     }
 
@@ -297,6 +302,8 @@ macro_rules! contract {
                     each_reason_to_refuse_a_request_has_its_name_and_stores_nothing
                     a_device_that_begins_again_makes_room_and_a_second_key_is_a_conflict
                     a_nonce_is_revealed_once_and_may_be_repeated
+                    the_assurance_of_a_waiting_key_only_rises_and_goes_to_the_device
+                    the_present_key_vouches_once_and_while_it_is_the_present_one
                     of_many_nonces_at_once_one_is_taken
                     wrong_digits_are_counted_also_when_they_come_at_once
                     of_many_who_confirm_at_once_one_did_and_everything_follows

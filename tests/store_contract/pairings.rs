@@ -1,10 +1,10 @@
 //! Windows and pairings.
 
-use pairgate::model::device::{DeviceFacts, DeviceState};
+use pairgate::model::device::{DeviceFacts, DeviceState, KeyAssurance};
 use pairgate::model::grant::GrantState;
 use pairgate::model::operator::Role;
 use pairgate::model::pairing::{MAX_PENDING_PER_DEVICE, PairingState, Says};
-use pairgate::store::{NewPairing, PairingRefusal, WindowSubject};
+use pairgate::store::{NewPairing, PairingRefusal, Voucher, WindowSubject};
 
 use super::{Bench, at, bytes, facts, how_many, id, pairing_request, when};
 
@@ -121,13 +121,100 @@ pub async fn a_nonce_is_revealed_once_and_may_be_repeated(bench: Bench) {
     let new = pairing_request("lobby-printer-01", "k");
     store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
     let unknown = pairing_request("lobby-printer-01", "k").id;
-    assert!(!store.reveal_pairing(&unknown, &bytes("nonce"), &when(1)).await.unwrap());
-    assert!(!store.reveal_pairing(&new.id, &bytes("nonce"), &when(600)).await.unwrap(), "too late");
-    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), &when(2)).await.unwrap());
-    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), &when(3)).await.unwrap(), "repeated");
-    assert!(!store.reveal_pairing(&new.id, &bytes("another"), &when(3)).await.unwrap(), "another nonce");
+    assert!(!store.reveal_pairing(&unknown, &bytes("nonce"), KeyAssurance::Software, &when(1)).await.unwrap());
+    assert!(
+        !store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(600)).await.unwrap(),
+        "too late"
+    );
+    assert!(store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(2)).await.unwrap());
+    assert!(
+        store.reveal_pairing(&new.id, &bytes("nonce"), KeyAssurance::Software, &when(3)).await.unwrap(),
+        "repeated"
+    );
+    assert!(
+        !store.reveal_pairing(&new.id, &bytes("another"), KeyAssurance::Software, &when(3)).await.unwrap(),
+        "another nonce"
+    );
     let stored = store.pairing(&new.id).await.unwrap().unwrap().pairing;
     assert_eq!((stored.state, stored.device_nonce), (PairingState::Revealed, Some(bytes("nonce"))));
+}
+
+pub async fn the_assurance_of_a_waiting_key_only_rises_and_goes_to_the_device(bench: Bench) {
+    use KeyAssurance::{Attested, HardwareClaimed, Software};
+    let store = &bench.store;
+    for (index, (said, polls, kept)) in [
+        (Software, [Software, Software], Software),
+        (HardwareClaimed, [Software, Software], HardwareClaimed),
+        (Software, [Attested, Software], Attested),
+        (HardwareClaimed, [HardwareClaimed, Attested], Attested),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let device = format!("printer-{index}");
+        bench.registered(&device).await;
+        bench.open_window(&device).await;
+        let new = NewPairing { key_assurance: said, ..pairing_request(&device, &device) };
+        store.request_pairing(&new, &when(1)).await.unwrap().unwrap();
+        let stored = async || store.pairing(&new.id).await.unwrap().unwrap().pairing;
+        assert_eq!((stored().await.key_assurance, stored().await.broker_jkt), (said, Some(new.broker_jkt)));
+        for assurance in polls {
+            assert!(store.reveal_pairing(&new.id, &bytes("nonce"), assurance, &when(2)).await.unwrap());
+        }
+        assert!(!store.reveal_pairing(&new.id, &bytes("another"), Attested, &when(2)).await.unwrap());
+        assert!(!store.reveal_pairing(&new.id, &bytes("nonce"), Attested, &when(600)).await.unwrap(), "too late");
+        assert_eq!(stored().await.key_assurance, kept);
+        assert!(store.confirm_pairing(&new.id, &when(3)).await.unwrap());
+        assert!(!store.reveal_pairing(&new.id, &bytes("nonce"), Attested, &when(4)).await.unwrap(), "decided");
+        assert_eq!((stored().await.key_assurance, bench.device(&device).await.key.unwrap().assurance), (kept, kept));
+    }
+    // The same key again: what counts is what was shown this time.
+    let again = bench.pair("printer-2", "printer-2").await;
+    assert_eq!(again.key.unwrap().assurance, Software);
+}
+
+fn vouched(device: &str, key: &str, by: &str, statement: &str) -> NewPairing {
+    let voucher = Voucher { jkt: bytes(by), statement_hash: bytes(statement) };
+    NewPairing { voucher: Some(voucher), ..pairing_request(device, key) }
+}
+
+pub async fn the_present_key_vouches_once_and_while_it_is_the_present_one(bench: Bench) {
+    let store = &bench.store;
+    bench.active("lobby-printer-01").await;
+    bench.active("other-printer").await;
+    bench.registered("new-printer").await;
+    bench.active("stopped-printer").await;
+    store.set_device_state(&id("stopped-printer"), DeviceState::Suspended, &when(3)).await.unwrap();
+    let first = vouched("lobby-printer-01", "second key", "lobby-printer-01", "statement");
+    store.request_pairing(&first, &when(3)).await.unwrap().unwrap();
+    let known = bench.records().await.len();
+    for (new, refusal) in [
+        (vouched("lobby-printer-01", "third key", "lobby-printer-01", "statement"), PairingRefusal::Replayed),
+        (vouched("lobby-printer-01", "third key", "other-printer", "s1"), PairingRefusal::NotVouched),
+        (vouched("lobby-printer-01", "lobby-printer-01", "lobby-printer-01", "s2"), PairingRefusal::NotVouched),
+        (vouched("new-printer", "third key", "lobby-printer-01", "s3"), PairingRefusal::NotVouched),
+        (vouched("stopped-printer", "third key", "stopped-printer", "s4"), PairingRefusal::DeviceNotExpected),
+        (vouched("other-printer", "lobby-printer-01", "other-printer", "s5"), PairingRefusal::KeyOfAnotherDevice),
+    ] {
+        assert_eq!(store.request_pairing(&new, &when(4)).await.unwrap(), Err(refusal), "{new:?}");
+    }
+    bench.recorded(known, &[]).await;
+    assert_eq!(store.pairing(&first.id).await.unwrap().unwrap().pairing.vouched_by, Some(bytes("lobby-printer-01")));
+    // Many statements of one key at once, each counts once.
+    let answers = bench
+        .race(|store, index| async move {
+            let new = vouched("other-printer", &format!("key {index}"), "other-printer", "one statement");
+            store.request_pairing(&new, &when(5)).await.unwrap().is_ok()
+        })
+        .await;
+    assert_eq!(how_many(&answers, &true), 1);
+
+    assert!(store.reveal_pairing(&first.id, &bytes("n"), KeyAssurance::Software, &when(6)).await.unwrap());
+    assert!(store.confirm_pairing(&first.id, &when(7)).await.unwrap());
+    let device = bench.device("lobby-printer-01").await;
+    assert_eq!(device.key.unwrap().jkt, bytes("second key"));
+    let late = vouched("lobby-printer-01", "third key", "lobby-printer-01", "s6");
+    assert_eq!(store.request_pairing(&late, &when(8)).await.unwrap(), Err(PairingRefusal::NotVouched), "replaced");
 }
 
 pub async fn of_many_nonces_at_once_one_is_taken(bench: Bench) {
@@ -138,7 +225,12 @@ pub async fn of_many_nonces_at_once_one_is_taken(bench: Bench) {
     let answers = bench
         .race(|store, index| {
             let pairing = new.id.clone();
-            async move { store.reveal_pairing(&pairing, &bytes(&format!("nonce {index}")), &when(2)).await.unwrap() }
+            async move {
+                store
+                    .reveal_pairing(&pairing, &bytes(&format!("nonce {index}")), KeyAssurance::Software, &when(2))
+                    .await
+                    .unwrap()
+            }
         })
         .await;
     assert_eq!(how_many(&answers, &true), 1);

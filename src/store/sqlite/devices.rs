@@ -8,21 +8,22 @@ use super::{SqliteStore, all, change, corrupt, first, unsigned};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId};
 use crate::model::audit::{Context, Event};
-use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
+use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::site::Site;
 use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
 
 /// Columns of [`device`], for a table or join alias `d`.
 pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
-     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant";
+     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant, d.key_assurance";
 /// How many columns that is.
-pub(super) const DEVICE_COLUMNS: usize = 18;
+pub(super) const DEVICE_COLUMNS: usize = 19;
 
 /// Reads the columns of [`DEVICE`], beginning with column `base`.
 pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
     let key = match row.get::<_, Option<[u8; 32]>>(base + 13)? {
         Some(jkt) => Some(PinnedKey {
             jkt,
+            assurance: assurance(row, base + 18, "devices.key_assurance")?,
             paired_at: Timestamp::from_millis(row.get(base + 14)?),
             paired_by: row.get(base + 15)?,
         }),
@@ -50,11 +51,16 @@ pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
     })
 }
 
+/// Reads a key's assurance.
+pub(super) fn assurance(row: &Row<'_>, index: usize, column: &'static str) -> rusqlite::Result<KeyAssurance> {
+    KeyAssurance::parse(row.get_ref(index)?.as_str()?).ok_or_else(|| corrupt(column))
+}
+
 /// A device by id, inside a transaction or a read.
 pub(super) fn by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Device>> {
     // A constant text, so that the statement is found in the cache without being built.
     const SQL: &str = "SELECT row, id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at, jkt, paired_at, \
-         paired_by, seen_at, pending_grant FROM devices WHERE id = ?";
+         paired_by, seen_at, pending_grant, key_assurance FROM devices WHERE id = ?";
     first(connection, SQL, [id], |row| device(row, 0))
 }
 

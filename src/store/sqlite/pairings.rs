@@ -4,18 +4,18 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
-use super::devices::{DEVICE, DEVICE_COLUMNS, by_id, device, revoke_grants};
+use super::devices::{DEVICE, DEVICE_COLUMNS, assurance, by_id, device, revoke_grants};
 use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, PairingId};
 use crate::model::audit::{Context, Event};
-use crate::model::device::{Device, DeviceState, PinnedKey};
+use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::pairing::{MAX_PENDING_PER_DEVICE, MAX_WRONG_DIGITS, Pairing, PairingState, Says};
 use crate::secret::Bytes32;
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, PairingStore, Result, WindowSubject};
 
 const PAIRING: &str = "p.id, p.state, p.jkt, p.serial, p.model, p.firmware, p.commitment, p.broker_nonce, p.device_nonce, p.wrong_digits, \
-     p.requested_at, p.expires_at, p.peer, p.conflict";
+     p.requested_at, p.expires_at, p.peer, p.conflict, p.key_assurance, p.vouched_by, p.broker_jkt";
 
 fn pairing_of_device(row: &Row<'_>) -> rusqlite::Result<PairingOfDevice> {
     let device = device(row, 0)?;
@@ -34,6 +34,9 @@ fn pairing_of_device(row: &Row<'_>) -> rusqlite::Result<PairingOfDevice> {
         expires_at: Timestamp::from_millis(row.get(base + 11)?),
         peer: row.get::<_, Option<String>>(base + 12)?.and_then(|peer| peer.parse().ok()),
         conflict: row.get(base + 13)?,
+        key_assurance: assurance(row, base + 14, "pairings.key_assurance")?,
+        vouched_by: row.get(base + 15)?,
+        broker_jkt: row.get(base + 16)?,
     };
     Ok(PairingOfDevice { pairing, device })
 }
@@ -73,10 +76,8 @@ fn admit(
     if !device.facts.serial.is_empty() && device.facts.serial != new.says.serial {
         return Ok(Err(PairingRefusal::WrongSerial));
     }
-    let is_open = window(connection, &format!("device:{}", device.id), now)?.is_some()
-        || window(connection, &format!("site:{}", device.facts.site), now)?.is_some();
-    if !is_open {
-        return Ok(Err(PairingRefusal::WindowClosed));
+    if let Some(refusal) = not_expected(connection, new, &device, now)? {
+        return Ok(Err(refusal));
     }
     let known = first(connection, "SELECT device, state FROM device_keys WHERE jkt = ?", [new.jkt], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
@@ -106,6 +107,27 @@ fn admit(
     Ok(if rivals >= MAX_PENDING_PER_DEVICE { Err(PairingRefusal::TooMany) } else { Ok((device, rivals > 0)) })
 }
 
+/// Why nobody expects this key: no window is open. The device's present key stands in for a window: whoever has it may say which comes next.
+fn not_expected(
+    connection: &Connection,
+    new: &NewPairing,
+    device: &Device,
+    now: Timestamp,
+) -> rusqlite::Result<Option<PairingRefusal>> {
+    if let Some(voucher) = &new.voucher {
+        let is_present = device.key.as_ref().is_some_and(|key| key.jkt == voucher.jkt && key.jkt != new.jkt);
+        if !is_present || device.state != DeviceState::Active {
+            return Ok(Some(PairingRefusal::NotVouched));
+        }
+        let is_used =
+            first(connection, "SELECT 1 FROM pairings WHERE vouch_hash = ?", [voucher.statement_hash], |_| Ok(()))?;
+        return Ok(is_used.map(|()| PairingRefusal::Replayed));
+    }
+    let is_open = window(connection, &format!("device:{}", device.id), now)?.is_some()
+        || window(connection, &format!("site:{}", device.facts.site), now)?.is_some();
+    Ok(if is_open { None } else { Some(PairingRefusal::WindowClosed) })
+}
+
 fn request(
     connection: &Connection,
     new: &NewPairing,
@@ -119,7 +141,8 @@ fn request(
     change(
         connection,
         "INSERT INTO pairings (id, device, state, jkt, jwk, serial, model, firmware, commitment, broker_nonce, request_hash, requested_at, \
-         expires_at, peer, conflict) VALUES (?, ?, 'requested', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         expires_at, peer, conflict, key_assurance, vouched_by, vouch_hash, broker_jkt) \
+         VALUES (?, ?, 'requested', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             new.id.as_str(),
             device.row,
@@ -134,10 +157,18 @@ fn request(
             context.now.millis(),
             new.expires_at.millis(),
             context.peer.map(|peer| peer.to_string()),
-            conflict
+            conflict,
+            new.key_assurance.as_str(),
+            new.voucher.map(|voucher| voucher.jkt),
+            new.voucher.map(|voucher| voucher.statement_hash),
+            new.broker_jkt
         ],
     )?;
-    append(connection, Event::PairingRequested, Some(device.id.as_str()), &format!("key {key}"), context)?;
+    let detail = match &new.voucher {
+        Some(voucher) => format!("key {key}; key {} vouches for it", PinnedKey::short(&voucher.jkt)),
+        None => format!("key {key}"),
+    };
+    append(connection, Event::PairingRequested, Some(device.id.as_str()), &detail, context)?;
     if conflict {
         change(
             connection,
@@ -160,8 +191,10 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
         |row| row.get(0),
     )?
     .unwrap_or(true);
-    if !pairing.is_open(context.now) || !pairing.state.may_become(PairingState::Confirmed) || !may_pair || !key_is_free
-    {
+    let present = device.key.as_ref().map(|key| key.jkt);
+    let voucher_is_present = pairing.vouched_by.is_none_or(|voucher| present == Some(voucher));
+    let may_confirm = pairing.is_open(context.now) && pairing.state.may_become(PairingState::Confirmed);
+    if !may_confirm || !may_pair || !key_is_free || !voucher_is_present {
         return Ok(false);
     }
     change(
@@ -171,8 +204,9 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
     )?;
     change(
         connection,
-        "INSERT INTO device_keys (jkt, device, jwk, state, added_at) SELECT jkt, device, jwk, 'current', ? FROM pairings WHERE id = ? \
-         ON CONFLICT (jkt) DO NOTHING",
+        "INSERT INTO device_keys (jkt, device, jwk, state, added_at, key_assurance) \
+         SELECT jkt, device, jwk, 'current', ?, key_assurance FROM pairings WHERE id = ? \
+         ON CONFLICT (jkt) DO UPDATE SET key_assurance = excluded.key_assurance",
         params![context.now.millis(), id.as_str()],
     )?;
     change(connection, "UPDATE pairings SET state = 'confirmed' WHERE id = ? AND state = 'revealed'", [id.as_str()])?;
@@ -181,15 +215,22 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
         "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')",
         [device.row],
     )?;
-    let same_key = device.key.as_ref().is_some_and(|key| key.jkt == pairing.jkt);
+    let same_key = present == Some(pairing.jkt);
     let ended = if same_key { 0 } else { revoke_grants(connection, device.row)? };
     change(
         connection,
-        "UPDATE devices SET state = 'active', jkt = ?, paired_at = ?, paired_by = ? WHERE row = ? AND state IN ('registered', 'active')",
-        params![pairing.jkt, context.now.millis(), context.actor.to_string(), device.row],
+        "UPDATE devices SET state = 'active', jkt = ?, key_assurance = ?, paired_at = ?, paired_by = ? \
+         WHERE row = ? AND state IN ('registered', 'active')",
+        params![
+            pairing.jkt,
+            pairing.key_assurance.as_str(),
+            context.now.millis(),
+            context.actor.to_string(),
+            device.row
+        ],
     )?;
     change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{}", device.id)])?;
-    let mut detail = format!("key {}", PinnedKey::short(&pairing.jkt));
+    let mut detail = format!("key {} ({})", PinnedKey::short(&pairing.jkt), pairing.key_assurance.as_str());
     if let Some(former) = device.key.filter(|_| !same_key) {
         detail = format!("{detail} replaces key {}; {ended} sign-in(s) ended", PinnedKey::short(&former.jkt));
     }
@@ -265,14 +306,27 @@ impl PairingStore for SqliteStore {
         })
     }
 
-    async fn reveal_pairing(&self, id: &PairingId, device_nonce: &Bytes32, context: &Context) -> Result<bool> {
+    async fn reveal_pairing(
+        &self,
+        id: &PairingId,
+        device_nonce: &Bytes32,
+        assurance: KeyAssurance,
+        context: &Context,
+    ) -> Result<bool> {
         let (id, device_nonce, now) = (id.clone(), *device_nonce, context.now);
         self.write(move |connection| {
+            let Some(found) = by_pairing_id(connection, &id)? else { return Ok(false) };
             let revealed = change(
                 connection,
-                "UPDATE pairings SET state = 'revealed', device_nonce = ? WHERE id = ? AND expires_at > ? \
+                "UPDATE pairings SET state = 'revealed', device_nonce = ?, key_assurance = ? WHERE id = ? AND expires_at > ? \
                  AND (state = 'requested' OR (state = 'revealed' AND device_nonce = ?))",
-                params![device_nonce, id.as_str(), now.millis(), device_nonce],
+                params![
+                    device_nonce,
+                    found.pairing.key_assurance.max(assurance).as_str(),
+                    id.as_str(),
+                    now.millis(),
+                    device_nonce
+                ],
             )?;
             Ok(revealed == 1)
         })

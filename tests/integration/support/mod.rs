@@ -7,23 +7,30 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
-use pairgate::http::{Edge, router, serve};
+use pairgate::device_auth::mtls::ClientTrust;
+use pairgate::http::serve::Door;
+use pairgate::http::{Edge, Sides, serve};
 use pairgate::model::audit::Record;
 use pairgate::model::device::DeviceFacts;
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::resource::Resource;
 use pairgate::model::site::Site;
+use pairgate::oauth::roots::Roots;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
     DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
 };
 use pairgate::store::{self, AuditQuery, WindowSubject};
+use pairgate::tls::files::CertificateFiles;
+use pairgate::tls::local_ca::LocalCa;
+use pairgate::tls::server::{HANDSHAKE_TIMEOUT, TlsDoor};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub mod child;
 pub mod chromium;
+pub mod maker;
 pub mod probe;
 pub mod visitor;
 
@@ -34,12 +41,28 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
+    pub has_tls: bool,
+    pub client_ca: Vec<Vec<u8>>,
+    pub client_crl: Vec<Vec<u8>>,
+    pub client_cert_header: bool,
+    pub handshake_timeout: Duration,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub attestation_roots: Roots,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { kinds: Config::default().kinds, resources: Vec::new(), trusted_proxies: Vec::new() }
+        Self {
+            kinds: Config::default().kinds,
+            resources: Vec::new(),
+            has_tls: false,
+            client_ca: Vec::new(),
+            client_crl: Vec::new(),
+            client_cert_header: false,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            trusted_proxies: Vec::new(),
+            attestation_roots: Roots::default(),
+        }
     }
 }
 
@@ -48,11 +71,13 @@ pub struct TestBroker {
     pub broker: Arc<Broker>,
     pub clock: Clock,
     pub issuer: String,
+    /// Base of the side for client certificates.
+    pub mtls: String,
     pub wire: Wire,
     pub data: Arc<tempfile::TempDir>,
-    setup: Setup,
+    pub setup: Setup,
     stop: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
+    serving: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl TestBroker {
@@ -72,11 +97,30 @@ impl TestBroker {
         Self::on(data, SocketAddr::from(([127, 0, 0, 1], 0)), Clock::manual(START), setup).await
     }
 
+    /// Over TLS, by a local authority, with a side for client certificates: as an installation without a proxy.
+    pub async fn with_tls(setup: Setup) -> Self {
+        let data = Arc::new(tempfile::tempdir().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        LocalCa::in_data(data.path()).init(&["127.0.0.1".into(), "localhost".into()], START, false).unwrap();
+        Self::on(data, address, Clock::manual(START), Setup { has_tls: true, ..setup }).await
+    }
+
     /// On an existing data directory, as after a restart.
     pub async fn on(data: Arc<tempfile::TempDir>, address: SocketAddr, clock: Clock, setup: Setup) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
-        let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let policy = Policy { kinds: setup.kinds.clone(), resources: setup.resources.clone(), ..Policy::default() };
+        let mtls_listener = TcpListener::bind((address.ip(), 0)).await.unwrap();
+        let scheme = if setup.has_tls { "https" } else { "http" };
+        let issuer = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let mtls = format!("https://{}", mtls_listener.local_addr().unwrap());
+        let ca = LocalCa::in_data(data.path());
+        let policy = Policy {
+            kinds: setup.kinds.clone(),
+            resources: setup.resources.clone(),
+            mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
+            client_trust: ClientTrust::from_pem(&setup.client_ca, &setup.client_crl).unwrap(),
+            attestation_roots: setup.attestation_roots.clone(),
+            ca_pem: ca.ca_pem().ok(),
+        };
         let parts = Parts {
             store: store::open(data.path()).unwrap(),
             master: MasterKey::new([7; 32]),
@@ -87,18 +131,37 @@ impl TestBroker {
         };
         let broker = Arc::new(Broker::open(parts, false).await.unwrap());
         let (stop, stopping) = watch::channel(false);
-        let edge = Edge::new(Arc::clone(&broker), setup.trusted_proxies.clone(), stopping.clone());
-        let serving = tokio::spawn(serve::serve(listener, router(edge), stopping));
-        Self { broker, clock, issuer, wire: Wire::new().unwrap(), data, setup, stop, serving }
+        let edge =
+            Edge::new(Arc::clone(&broker), setup.trusted_proxies.clone(), setup.client_cert_header, stopping.clone());
+        let sides = Sides::new(&edge);
+        let (mut door, mut wire) = (Door::Plain, Wire::new().unwrap());
+        let mut serving = Vec::new();
+        if setup.has_tls {
+            let files = CertificateFiles::open(&ca.certificate(), &ca.key()).unwrap();
+            let tls = TlsDoor::main(files.clone(), Some("mtls.localhost".into())).unwrap();
+            door = Door::Tls(Arc::new(tls.with_timeout(setup.handshake_timeout)));
+            let mtls_door = Door::Tls(Arc::new(TlsDoor::mtls(files).unwrap()));
+            serving.push(tokio::spawn(serve::serve(mtls_listener, mtls_door, sides.clone(), stopping.clone())));
+            wire = Wire::with_tls(&ca.ca_pem().unwrap(), None).unwrap();
+        }
+        serving.push(tokio::spawn(serve::serve(listener, door, sides, stopping)));
+        Self { broker, clock, issuer, mtls, wire, data, setup, stop, serving }
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca_pem(&self) -> String {
+        LocalCa::in_data(self.data.path()).ca_pem().unwrap()
     }
 
     /// Stops, and starts again on the same data, address and clock.
     pub async fn restart(self) -> Self {
         let Self { broker, clock, issuer, data, setup, stop, serving, .. } = self;
         stop.send(true).unwrap();
-        serving.await.unwrap();
+        for serving in serving {
+            serving.await.unwrap();
+        }
         drop(broker);
-        let address = issuer.strip_prefix("http://").unwrap().parse().unwrap();
+        let address = issuer.split_once("://").unwrap().1.parse().unwrap();
         Self::on(data, address, clock, setup).await
     }
 
