@@ -12,7 +12,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use pairgate::http::serve;
+use pairgate::http::Sides;
+use pairgate::http::serve::{self, Door};
 use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::secret::from_b64u;
 use rusqlite::{Connection, OpenFlags, params};
@@ -66,7 +67,8 @@ pub fn run(data: &Path) -> anyhow::Result<()> {
             .with_state(control);
         // Nobody sends: it ends when it is killed.
         let (_running, stopping) = watch::channel(false);
-        serve::serve(listener, router, stopping).await;
+        let sides = Sides { main: router, mtls: Router::new() };
+        serve::serve(listener, Door::Plain, sides, stopping).await;
         Ok(())
     })
 }

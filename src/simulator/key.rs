@@ -1,12 +1,14 @@
-//! The key that makes a device that device: ES256 or Ed25519, made on the device, never shown.
+//! The key that makes a device that device: ES256, Ed25519, or RS256 on old hardware, made on the device, never shown.
 //!
 //! Keeping it is in `flash.rs`; thumbprints and checking are in `jose.rs`.
 
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256};
 use serde_json::{Value, json};
 
 use super::error::SimulatorError;
@@ -15,6 +17,7 @@ use super::jose::{b64u, from_b64u, thumbprint};
 enum Pair {
     Es256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
+    Rs256(RsaKeyPair),
 }
 
 /// A device's key pair. Cloning shares it.
@@ -44,13 +47,19 @@ impl DeviceKey {
         Self::from_pair(Pair::Ed25519(pair))
     }
 
-    /// A key from its algorithm (`ES256` or `EdDSA`) and the base64url text of its PKCS#8 form.
+    /// A new RSA key of 2048 bits, signing RS256: old hardware.
+    pub fn generate_rs256() -> Result<Self, SimulatorError> {
+        Self::from_pair(Pair::Rs256(RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| NO_KEY)?))
+    }
+
+    /// A key from its algorithm (`ES256`, `EdDSA` or `RS256`) and the base64url text of its PKCS#8 form.
     pub fn from_pkcs8_b64u(alg: &str, text: &str) -> Result<Self, SimulatorError> {
         const UNUSABLE: SimulatorError = SimulatorError::Crypto("the stored key is not usable");
         let pkcs8 = from_b64u(text).ok_or(UNUSABLE)?;
         let pair = match alg {
             "ES256" => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8).map(Pair::Es256),
             "EdDSA" => Ed25519KeyPair::from_pkcs8(&pkcs8).map(Pair::Ed25519),
+            "RS256" => RsaKeyPair::from_pkcs8(&pkcs8).map(Pair::Rs256),
             _ => return Err(UNUSABLE),
         };
         Self::from_pair(pair.map_err(|_| UNUSABLE)?)
@@ -61,6 +70,11 @@ impl DeviceKey {
         let document = match self.pair.as_ref() {
             Pair::Es256(pair) => pair.to_pkcs8v1(),
             Pair::Ed25519(pair) => pair.to_pkcs8(),
+            Pair::Rs256(pair) => {
+                let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
+                    pair.as_der().map_err(|_| SimulatorError::Crypto("the key cannot be exported"))?;
+                return Ok(b64u(der.as_ref()));
+            }
         };
         Ok(b64u(document.map_err(|_| SimulatorError::Crypto("the key cannot be exported"))?.as_ref()))
     }
@@ -75,6 +89,12 @@ impl DeviceKey {
                 _ => return Err(NO_KEY),
             },
             Pair::Ed25519(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": b64u(pair.public_key().as_ref())}),
+            Pair::Rs256(pair) => {
+                let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+                let text = |number: &[u8]| b64u(number.strip_prefix(&[0]).unwrap_or(number));
+                let (n, e) = (n.big_endian_without_leading_zero(), e.big_endian_without_leading_zero());
+                json!({"kty": "RSA", "n": text(n), "e": text(e)})
+            }
         };
         let jkt = thumbprint(&jwk).ok_or(NO_KEY)?;
         Ok(Self { pair: Arc::new(pair), jwk, jkt })
@@ -85,6 +105,7 @@ impl DeviceKey {
         match self.pair.as_ref() {
             Pair::Es256(_) => "ES256",
             Pair::Ed25519(_) => "EdDSA",
+            Pair::Rs256(_) => "RS256",
         }
     }
 
@@ -117,11 +138,17 @@ impl DeviceKey {
     pub fn sign_raw(&self, header: &Value, claims: &Value) -> Result<String, SimulatorError> {
         let signed = format!("{}.{}", b64u(header.to_string().as_bytes()), b64u(claims.to_string().as_bytes()));
         const FAILED: SimulatorError = SimulatorError::Crypto("signing failed");
+        let (random, message) = (SystemRandom::new(), signed.as_bytes());
         let signature = match self.pair.as_ref() {
-            Pair::Es256(pair) => pair.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| FAILED)?,
-            Pair::Ed25519(pair) => pair.try_sign(signed.as_bytes()).map_err(|_| FAILED)?,
+            Pair::Es256(pair) => pair.sign(&random, message).map_err(|_| FAILED)?.as_ref().to_vec(),
+            Pair::Ed25519(pair) => pair.try_sign(message).map_err(|_| FAILED)?.as_ref().to_vec(),
+            Pair::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(|_| FAILED)?;
+                signature
+            }
         };
-        Ok(format!("{signed}.{}", b64u(signature.as_ref())))
+        Ok(format!("{signed}.{}", b64u(&signature)))
     }
 }
 
@@ -152,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_key_survives_being_stored() {
-        for key in [DeviceKey::generate_es256().unwrap(), DeviceKey::generate_ed25519().unwrap()] {
+        let all = [DeviceKey::generate_es256, DeviceKey::generate_ed25519, DeviceKey::generate_rs256];
+        for key in all.map(|generate| generate().unwrap()) {
             let again = DeviceKey::from_pkcs8_b64u(key.alg(), &key.to_pkcs8_b64u().unwrap()).unwrap();
             assert_eq!(again.jwk(), key.jwk());
             assert_eq!(again.jkt().len(), 43);

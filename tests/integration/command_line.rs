@@ -324,6 +324,7 @@ fn help_begins_with_what_to_do() {
       site      The site: its name and its networks
       operator  Add people, make sign-in links
       audit     Read and check the audit log
+      tls       The local certificate authority: make it, show it, renew
       config    Show and check configuration
       simulate  Play a device, or a fleet of them, against a broker
       help      Print this message or the help of the given subcommand(s)

@@ -111,7 +111,7 @@ async fn is_foreign(test: &TestBroker, mark: &Mark, answer: &RawAnswer, thief: &
 }
 
 #[tokio::test]
-async fn a_stolen_device_code_is_worth_nothing_to_another_enrolled_device_a_031() {
+async fn a_stolen_device_code_is_worth_nothing_to_another_enrolled_device_a_031_d_01() {
     let mut bench = Bench::new().await;
     let thief = bench.test.paired("attic-printer-02", "printer").await;
     let unknown = bench.test.poll(&thief, "AAAA").await;

@@ -3,10 +3,12 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use pairgate::simulator::jose;
+
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 24] = [
+const ROUTES: [(&str, &str); 26] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -29,6 +31,8 @@ const ROUTES: [(&str, &str); 24] = [
     ("POST", "/pairing/poll"),
     ("POST", "/device_authorization"),
     ("POST", "/token"),
+    ("POST", "/revoke"),
+    ("POST", "/introspect"),
     ("GET", "/approve?user_code=PRN-WDJB-MJHTX"),
     ("GET", "/devices?q=lobby"),
 ];
@@ -63,9 +67,18 @@ async fn no_route_gives_anything_to_a_stranger_a_094() {
             assert_eq!(answer.header(header), None, "{method} {path}");
         }
     }
-    for path in ["/.well-known/oauth-authorization-server", "/jwks", "/sign-in"] {
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/jwks",
+        "/openapi.json",
+        "/sign-in",
+    ] {
         assert_eq!(ask(&test, "GET", path, &[]).await.status, 200, "{path}");
     }
+    // It describes what devices call, and nothing that operators do.
+    let document = ask(&test, "GET", "/openapi.json", &[]).await.body;
+    assert!(!document.contains("/devices") && !document.contains("/approve/") && !document.contains("/audit"));
 }
 
 #[tokio::test]
@@ -77,7 +90,6 @@ async fn there_is_no_door_beside_the_doors_a_094() {
         "/healthz",
         "/debug",
         "/debug/pprof",
-        "/openapi.json",
         "/swagger",
         "/.git/config",
         "/.env",
@@ -206,4 +218,34 @@ async fn unfinished_and_oversized_requests_leave_the_others_alone_a_091() {
     }
     assert_eq!(ask(&test, "GET", "/jwks", &[]).await.status, 200);
     drop(half_sent);
+}
+
+/// What grows when it is read: JSON in JSON, and bytes that say that they are packed.
+#[tokio::test]
+async fn deep_json_and_packed_bodies_are_refused_and_cost_nothing_a_091() {
+    let test = TestBroker::start().await;
+    let device = test.paired("lobby-printer-01", "printer").await;
+    let deep = format!("{}1{}", "[".repeat(2_000), "]".repeat(2_000));
+    let jwt = |header: String, claims: String| {
+        format!("{}.{}.AAAA", jose::b64u(header.as_bytes()), jose::b64u(claims.as_bytes()))
+    };
+    let header = device.key.header("dpop+jwt").to_string();
+    for (what, proof) in [
+        ("in the header", jwt(header.replacen('{', &format!("{{\"x\":{},", &deep[..0]), 1), deep.clone())),
+        ("in the claims", jwt(header.clone(), format!("{{\"x\":{deep}}}"))),
+        ("as the claims", jwt(header.clone(), deep.clone())),
+    ] {
+        let answer = device.post_form("/token", &[("client_id", &device.id)], &[("dpop", &proof)]).await.unwrap();
+        assert_eq!((answer.status, answer.oauth_error().unwrap().0.as_str()), (400, "invalid_dpop_proof"), "{what}");
+    }
+    // Ten kilobytes that would unpack to ten megabytes: nobody here unpacks anything.
+    let packed: Vec<u8> = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0].into_iter().chain(std::iter::repeat_n(0xAA, 10_000)).collect();
+    let request = test
+        .wire
+        .post(&test.url("/token"))
+        .header("content-encoding", "gzip")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(packed);
+    let answer = test.wire.send(request).await.unwrap();
+    assert_eq!(answer.oauth_error().unwrap().0, "invalid_request", "it is read as it stands: {}", answer.body);
 }

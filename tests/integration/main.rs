@@ -14,6 +14,7 @@ mod device_authorization;
 mod device_code;
 mod dpop;
 mod listener;
+mod mtls;
 mod openapi;
 mod pages;
 mod pairing;
@@ -22,4 +23,5 @@ mod rotation;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;
+mod tls;
 mod tokens;

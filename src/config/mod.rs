@@ -6,28 +6,27 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-
 use crate::model::device::KeyAssurance;
-use crate::model::kind::{KeyRotation, Kind, RefreshPolicy};
+use crate::model::kind::Kind;
 use crate::model::resource::Resource;
-use crate::oauth::certificate::Certificate;
-use crate::oauth::jose::JoseError;
-use crate::oauth::jwk::PublicKey;
 use crate::oauth::roots::Roots;
-use crate::oauth::signing_key::SigningAlgorithm;
+
+mod policy;
+mod transport;
+
+use policy::{KindPatch, ResourceTable, resource};
+pub use transport::{Acme, ClientCertificates, Tls};
+use transport::{TlsTable, address, client_certificates, tls};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "pairgate.toml";
 /// Every setting with its default, commented; `pairgate config example` prints it.
-pub const EXAMPLE: &str = include_str!("config_example.toml");
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// Why configuration was refused; says where, and what would do.
 #[derive(Debug, thiserror::Error)]
@@ -79,50 +78,6 @@ impl Default for Config {
     }
 }
 
-/// Where the server's certificate comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Files that somebody else keeps up to date.
-    Files {
-        /// PEM: the leaf, then its chain.
-        certificate: PathBuf,
-        /// PEM, PKCS#8 or older forms.
-        key: PathBuf,
-    },
-    /// The authority of `pairgate tls init`.
-    LocalCa,
-    /// An ACME server.
-    Acme(Acme),
-}
-
-/// How to get certificates from an ACME server (RFC 8555).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acme {
-    /// Address of its directory.
-    pub directory: Url,
-    /// `mailto:` of somebody who should be told of problems.
-    pub contact: Option<String>,
-    /// PEM of the authority of the ACME server itself, if it is a private one.
-    pub root: Option<PathBuf>,
-    /// Where the http-01 challenge is answered: port 80 of the public name must lead there.
-    pub http_listen: SocketAddr,
-}
-
-/// Client certificates (RFC 8705).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientCertificates {
-    /// Listener where they are asked for.
-    pub listen: Option<SocketAddr>,
-    /// Its public address; without a listener of its own, the host name that is served by the main one.
-    pub url: Option<Url>,
-    /// PEM files of authorities.
-    pub authorities: Vec<PathBuf>,
-    /// PEM files of revocation lists.
-    pub revoked: Vec<PathBuf>,
-    /// Believe the `Client-Cert` header of trusted proxies (RFC 9440).
-    pub from_header: bool,
-}
-
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,79 +96,6 @@ struct File {
     kinds: BTreeMap<String, KindPatch>,
     #[serde(default)]
     resources: BTreeMap<String, ResourceTable>,
-}
-
-/// `[tls]` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsTable {
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    local_ca: Option<bool>,
-    acme: Option<AcmeTable>,
-    mtls_listen: Option<String>,
-    mtls_url: Option<String>,
-    #[serde(default)]
-    client_ca: Vec<PathBuf>,
-    #[serde(default)]
-    client_crl: Vec<PathBuf>,
-}
-
-/// `[tls.acme]` as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AcmeTable {
-    directory: String,
-    contact: Option<String>,
-    #[serde(default)]
-    terms_agreed: bool,
-    root: Option<PathBuf>,
-    http_listen: Option<String>,
-}
-
-/// Changes to a built-in kind, or a new kind.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KindPatch {
-    label: Option<String>,
-    prefix: Option<String>,
-    scopes: Option<BTreeMap<String, String>>,
-    resources: Option<Vec<String>>,
-    code_lifetime: Option<u64>,
-    access_token_lifetime: Option<u64>,
-    refresh: Option<bool>,
-    offline_access: Option<bool>,
-    client_certificate: Option<ClientCertificate>,
-    refresh_idle: Option<u64>,
-    refresh_absolute: Option<u64>,
-    confirmation_number: Option<bool>,
-    site_network: Option<bool>,
-    codes_per_hour: Option<i64>,
-    key_assurance: Option<KeyAssurance>,
-    key_rotation: Option<KeyRotation>,
-}
-
-/// What a client certificate must be, besides holding the pinned key.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ClientCertificate {
-    /// Nothing: the key is enough (RFC 8705 section 2.2).
-    Pinned,
-    /// By one of the authorities (RFC 8705 section 2.1).
-    Pki,
-}
-
-/// A resource as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResourceTable {
-    label: Option<String>,
-    #[serde(default)]
-    scopes: BTreeMap<String, String>,
-    access_token_lifetime: Option<u64>,
-    signing_algorithm: Option<String>,
-    #[serde(default)]
-    keys: Vec<PathBuf>,
 }
 
 impl Config {
@@ -317,36 +199,6 @@ impl Config {
         Ok(roots)
     }
 
-    fn apply_kind(&mut self, id: &str, patch: KindPatch) -> Result<(), ConfigError> {
-        let position = self.kinds.iter().position(|kind| kind.id == id);
-        let mut kind = match position {
-            Some(position) => self.kinds.remove(position),
-            None => new_kind(id, &patch)?,
-        };
-        let seconds = Duration::from_secs;
-        kind.label = patch.label.unwrap_or(kind.label);
-        kind.prefix = patch.prefix.unwrap_or(kind.prefix);
-        kind.scopes = patch.scopes.map_or(kind.scopes, |scopes| scopes.into_iter().collect());
-        kind.resources = patch.resources.unwrap_or(kind.resources);
-        kind.code_lifetime = patch.code_lifetime.map_or(kind.code_lifetime, seconds);
-        kind.access_token_lifetime = patch.access_token_lifetime.map_or(kind.access_token_lifetime, seconds);
-        kind.offline_access = patch.offline_access.unwrap_or(kind.offline_access);
-        kind.certified =
-            patch.client_certificate.map_or(kind.certified, |wanted| matches!(wanted, ClientCertificate::Pki));
-        kind.confirmation_number = patch.confirmation_number.unwrap_or(kind.confirmation_number);
-        kind.site_network = patch.site_network.unwrap_or(kind.site_network);
-        kind.codes_per_hour = patch.codes_per_hour.unwrap_or(kind.codes_per_hour);
-        kind.key_assurance = patch.key_assurance.unwrap_or(kind.key_assurance);
-        kind.key_rotation = patch.key_rotation.unwrap_or(kind.key_rotation);
-        let former = kind.refresh.unwrap_or(RefreshPolicy { idle: seconds(2 * 3600), absolute: seconds(8 * 3600) });
-        kind.refresh = (patch.refresh.unwrap_or(kind.refresh.is_some())).then(|| RefreshPolicy {
-            idle: patch.refresh_idle.map_or(former.idle, seconds),
-            absolute: patch.refresh_absolute.map_or(former.absolute, seconds),
-        });
-        self.kinds.insert(position.unwrap_or(self.kinds.len()), kind);
-        Ok(())
-    }
-
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
@@ -380,149 +232,6 @@ impl Config {
         }
         Ok(self)
     }
-}
-
-impl Config {
-    /// Codes and tokens never travel in clear: plain HTTP only where nobody else can listen.
-    fn check_transport(&self) -> Result<(), ConfigError> {
-        let refuse = |what: String| Err(ConfigError(what));
-        if self.tls.is_none() && !self.listen.ip().is_loopback() {
-            return refuse(format!(
-                "listen = '{}' is reachable from other machines, and without [tls] that would be plain HTTP. One of: set [tls] certificate and key; \
-                 or [tls] local_ca = true, after `pairgate tls init`; or [tls.acme]; or listen on 127.0.0.1 and put a proxy with TLS in front \
-                 (public_url, trusted_proxies)",
-                self.listen
-            ));
-        }
-        let is_https = self.public_url.as_ref().is_none_or(|url| url.scheme() == "https");
-        if self.tls.is_some() && (!is_https || (self.public_url.is_none() && !self.listen.ip().is_loopback())) {
-            return refuse("with [tls], public_url must be the https address that devices and people use".into());
-        }
-        let client = &self.client;
-        if client.from_header && self.trusted_proxies.is_empty() {
-            return refuse("client_cert_header needs trusted_proxies: from anybody else the header is a lie".into());
-        }
-        if self.tls.is_none() && (client.listen.is_some() || (client.url.is_some() && !client.from_header)) {
-            return refuse(
-                "mtls_listen and mtls_url need [tls]; behind a proxy with TLS set client_cert_header = true and mtls_url".into(),
-            );
-        }
-        if client.listen.is_some() && client.url.is_none() && !self.listen.ip().is_loopback() {
-            return refuse("mtls_listen needs mtls_url, its public https address".into());
-        }
-        let is_same_host = || {
-            let host = |url: &Option<Url>| url.as_ref().and_then(|url| url.host_str().map(str::to_owned));
-            host(&client.url).is_some() && host(&client.url) == host(&self.public_url)
-        };
-        if self.tls.is_some() && client.listen.is_none() && client.url.is_some() && is_same_host() {
-            return refuse(
-                "mtls_url needs another host name than public_url, or a listener of its own (mtls_listen): browsers must not be asked for certificates"
-                    .into(),
-            );
-        }
-        if !client.authorities.is_empty() && client.url.is_none() && client.listen.is_none() {
-            return refuse("client_ca needs mtls_listen or mtls_url: nobody is asked for a certificate".into());
-        }
-        if self.kinds.iter().any(|kind| kind.certified) && client.authorities.is_empty() {
-            return refuse("client_certificate = 'pki' needs [tls] client_ca".into());
-        }
-        Ok(())
-    }
-}
-
-fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| ConfigError(format!("{name} = '{text}' must be an address and a port, 127.0.0.1:8628")))
-}
-
-fn client_certificates(table: &mut TlsTable, from_header: bool) -> Result<ClientCertificates, ConfigError> {
-    let url = table.mtls_url.take();
-    Ok(ClientCertificates {
-        listen: table.mtls_listen.take().map(|text| address("tls.mtls_listen", &text)).transpose()?,
-        url: url.as_deref().map(|text| https("tls.mtls_url", text)).transpose()?,
-        authorities: std::mem::take(&mut table.client_ca),
-        revoked: std::mem::take(&mut table.client_crl),
-        from_header,
-    })
-}
-
-fn tls(table: TlsTable) -> Result<Option<Tls>, ConfigError> {
-    match (table.certificate, table.key, table.local_ca.unwrap_or(false), table.acme) {
-        (None, None, false, None) => Ok(None),
-        (Some(certificate), Some(key), false, None) => Ok(Some(Tls::Files { certificate, key })),
-        (None, None, true, None) => Ok(Some(Tls::LocalCa)),
-        (None, None, false, Some(acme)) => {
-            if !acme.terms_agreed {
-                return Err(ConfigError(
-                    "tls.acme: set terms_agreed = true, if you agree to the terms of that server".into(),
-                ));
-            }
-            Ok(Some(Tls::Acme(Acme {
-                directory: https("tls.acme.directory", &acme.directory)?,
-                contact: acme.contact,
-                root: acme.root,
-                http_listen: address("tls.acme.http_listen", acme.http_listen.as_deref().unwrap_or("0.0.0.0:80"))?,
-            })))
-        }
-        _ => Err(ConfigError("[tls] needs one of: certificate with key; local_ca = true; [tls.acme]".into())),
-    }
-}
-
-fn https(name: &str, text: &str) -> Result<Url, ConfigError> {
-    match Url::parse(text) {
-        Ok(url) if url.scheme() == "https" && url.host().is_some() => Ok(url),
-        _ => Err(ConfigError(format!("{name} = '{text}' must be an https address"))),
-    }
-}
-
-fn new_kind(id: &str, patch: &KindPatch) -> Result<Kind, ConfigError> {
-    let is_plain = id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if !is_plain || !(2..=32).contains(&id.len()) {
-        return Err(ConfigError(format!("kinds.{id}: a kind's id has 2 to 32 characters out of a-z, 0-9 and '-'")));
-    }
-    if patch.prefix.is_none() || patch.scopes.is_none() {
-        return Err(ConfigError(format!("kinds.{id} is a new kind and needs prefix and scopes")));
-    }
-    let template = Kind::built_in().remove(0);
-    Ok(Kind { id: id.into(), label: id.into(), ..template })
-}
-
-fn resource(id: String, table: ResourceTable) -> Result<Resource, ConfigError> {
-    let wrong = |what: String| ConfigError(format!("resources.'{id}': {what}"));
-    let signing_algorithm = match table.signing_algorithm.as_deref() {
-        None => SigningAlgorithm::Es256,
-        Some(name) => SigningAlgorithm::parse(name)
-            .ok_or_else(|| wrong(format!("signing_algorithm = '{name}' must be ES256 or RS256")))?,
-    };
-    let mut keys = Vec::new();
-    for path in &table.keys {
-        let named = |what: String| wrong(format!("keys: {}: {what}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| named(error.to_string()))?;
-        keys.extend(public_keys(&bytes).map_err(|error| named(error.to_string()))?);
-    }
-    let resource = Resource {
-        label: table.label.unwrap_or_else(|| id.clone()),
-        scopes: table.scopes.into_iter().collect(),
-        access_token_lifetime: table.access_token_lifetime.map(Duration::from_secs),
-        signing_algorithm,
-        keys,
-        id,
-    };
-    resource.checked().map_err(|error| ConfigError(error.to_string()))
-}
-
-/// Public keys from a file: a JWK, a JWK Set, or PEM certificates.
-fn public_keys(bytes: &[u8]) -> Result<Vec<PublicKey>, JoseError> {
-    const NONE: JoseError = JoseError("holds no public key: it must be a JWK, a JWK Set, or PEM certificates");
-    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(bytes) {
-        let keys = json.get("keys").and_then(serde_json::Value::as_array).cloned().unwrap_or_else(|| vec![json]);
-        return keys.iter().map(|key| PublicKey::from_json(&key.to_string())).collect();
-    }
-    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|_| NONE)?;
-    let keys: Vec<PublicKey> = certificates
-        .iter()
-        .map(|der| Certificate::from_der(der).map(|certificate| certificate.key))
-        .collect::<Result<_, _>>()?;
-    if keys.is_empty() { Err(NONE) } else { Ok(keys) }
 }
 
 /// The issuer: https, or http on loopback; origin only, so that `htu`, cookies and metadata have one base.
