@@ -18,9 +18,9 @@ use pairgate::secret::sha256;
 use pairgate::simulator::{DeviceKey, PageOperator, SimulatedDevice, jose};
 use pairgate::tls::local_ca::LocalCa;
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::{Value, json};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::support::{Setup, TestBroker};

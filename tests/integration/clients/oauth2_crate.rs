@@ -118,14 +118,20 @@ async fn complete_flow(is_mtls: bool) {
     let given_back = StandardRevocableToken::RefreshToken(renewed.refresh_token().unwrap().clone());
     client.revoke_token(given_back).unwrap().request_async(&call).await.unwrap();
     let dead = refresh(&renewed).await.unwrap_err();
-    assert!(matches!(&dead, RequestTokenError::ServerResponse(error)
-        if error.error() == &oauth2::basic::BasicErrorResponseType::InvalidGrant), "{dead:?}");
+    assert!(
+        matches!(&dead, RequestTokenError::ServerResponse(error)
+        if error.error() == &oauth2::basic::BasicErrorResponseType::InvalidGrant),
+        "{dead:?}"
+    );
 
     let code: StandardDeviceAuthorizationResponse = client.exchange_device_code().request_async(&call).await.unwrap();
     bench.operator.deny(&claim(&code).await).await.unwrap();
     let polled = client.exchange_device_access_token(&code).request_async(&call, tokio::time::sleep, None).await;
-    assert!(matches!(&polled, Err(RequestTokenError::ServerResponse(error))
-        if error.error() == &DeviceCodeErrorResponseType::AccessDenied), "{polled:?}");
+    assert!(
+        matches!(&polled, Err(RequestTokenError::ServerResponse(error))
+        if error.error() == &DeviceCodeErrorResponseType::AccessDenied),
+        "{polled:?}"
+    );
     bench.is_recorded().await;
 }
 
