@@ -188,7 +188,10 @@ impl Client {
     }
 
     async fn line(&mut self) -> String {
-        self.lines.recv().await.expect("the client ended; why stands in what it wrote")
+        self.lines
+            .recv()
+            .await
+            .expect("the client ended; why stands in what it wrote (tests/run installs what is missing)")
     }
 
     async fn next(&mut self) -> Value {
