@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use pairgate::simulator::DeviceKey;
 use pairgate::simulator::host::{new_jti, now_s};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Connections at a time.
@@ -23,12 +23,15 @@ pub struct Device {
     pub nonce: String,
     /// The code of its pending sign-in; the same.
     pub device_code: String,
+    /// Of the addresses in its proofs.
+    pub scheme: &'static str,
 }
 
 impl Device {
     /// With a new ES256 key.
     pub fn new(id: String) -> anyhow::Result<Self> {
-        Ok(Self { id, key: DeviceKey::generate_es256()?, nonce: "A".repeat(32), device_code: "A".repeat(54) })
+        let (nonce, device_code) = ("A".repeat(32), "A".repeat(54));
+        Ok(Self { id, key: DeviceKey::generate_es256()?, nonce, device_code, scheme: "http" })
     }
 
     /// `POST /device_authorization`, signed.
@@ -45,7 +48,7 @@ impl Device {
 
     /// A signed form.
     pub fn request(&self, authority: &str, path: &str, body: &str, more: &str) -> anyhow::Result<Vec<u8>> {
-        let claims = json!({"jti": new_jti()?, "htm": "POST", "htu": format!("http://{authority}{path}"), "iat": now_s(), "nonce": self.nonce});
+        let claims = json!({"jti": new_jti()?, "htm": "POST", "htu": format!("{}://{authority}{path}", self.scheme), "iat": now_s(), "nonce": self.nonce});
         let proof = self.key.sign_raw(&self.key.header("dpop+jwt"), &claims)?;
         let length = body.len();
         let text = format!(
@@ -82,8 +85,8 @@ pub struct Answer {
 }
 
 /// One keep-alive connection. A browser-like client costs more than the server that it measures.
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -92,7 +95,14 @@ impl Connection {
     pub async fn open(authority: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4096) })
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Over a stream that is open.
+    pub fn over(stream: S) -> Self {
+        Self { stream, buffer: Vec::with_capacity(4096) }
     }
 
     /// Sends one request, and reads its answer.

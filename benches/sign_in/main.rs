@@ -1,7 +1,7 @@
 //! What a sign-in costs, measured on the real program: over loopback sockets, with real signatures, on SQLite on disk.
 //!
 //! `cargo bench --bench sign_in` prints one table. Options, after `--`: `--quick` (fewer rounds, a smaller large registry, fewer grants),
-//! `--devices N` (size of the large registry, otherwise 1,000,000), `--rounds N`, and for a profiler `--only polls`, `codes`, `sign-ins` or `memory`
+//! `--devices N` (size of the large registry, otherwise 1,000,000), `--rounds N`, and for a profiler `--only polls`, `codes`, `sign-ins`, `tls` or `memory`
 //! (`polls` includes the codes that are polled).
 //!
 //! # How to read the table
@@ -15,13 +15,14 @@
 //! | --- | --- | --- |
 //! | pending poll | `POST /token`, the first poll of a pending code | 1 ES256 verification, 1 read by a unique text index |
 //! | device_authorization | `POST /device_authorization`, with its audit record | 1 verification, 1 durable insert under group commit |
+//! | poll over TLS, by proof or by certificate | `POST /token` | `GET /jwks` of the same server, over the same kind of connection |
 //! | complete sign-in | code, two polls and the four requests of an approver in front of the pages | 7 requests: 3 verifications, 1 signature, 5 reads, 4 durable inserts |
 //!
 //! Devices are registered in the database directly, spread evenly over the registry; everything after that goes over HTTP. Nothing is asserted: a
 //! busy machine must not fail a build. **met** and **missed** compare with the aims of the project; they are about a quiet machine.
 //!
 //! Reading order: `seed.rs` (databases) → `process.rs` (what is measured of a process) → `load.rs` (devices and connections) → `rounds.rs` (the
-//! comparisons) → `memory.rs` (memory and start) → `table.rs`.
+//! comparisons) → `tls.rs` → `memory.rs` (memory and start) → `table.rs`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ mod process;
 mod rounds;
 mod seed;
 mod table;
+mod tls;
 
 /// What to run.
 struct Plan {
@@ -104,8 +106,11 @@ fn bench(plan: &Plan) -> anyhow::Result<()> {
     let work = seed::Workplace::new()?;
     let mut table = table::Table::default();
     runtime.block_on(async {
-        if plan.only.as_deref() != Some("memory") {
+        if !matches!(plan.only.as_deref(), Some("memory" | "tls")) {
             rounds::run(plan, &work, &mut table).await?;
+        }
+        if plan.has("tls") {
+            tls::run(plan, &work, &mut table).await?;
         }
         if plan.has("memory") {
             memory::run(plan, &work, &mut table).await?;

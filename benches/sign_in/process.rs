@@ -17,6 +17,8 @@ pub struct Server {
     _stdout: BufReader<ChildStdout>,
     /// `127.0.0.1:port`.
     pub authority: String,
+    /// The same of the side for client certificates; empty without TLS.
+    pub mtls: String,
 }
 
 impl Drop for Server {
@@ -47,8 +49,15 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let authority = line.trim().strip_prefix("listening on http://").map(str::to_owned);
-        let mut server = Self { child, _stdout: stdout, authority: String::new() };
+        let address = line.trim().strip_prefix("listening on ");
+        let authority =
+            address.and_then(|address| address.split_once("://")).map(|(_, authority)| authority.to_owned());
+        let mut mtls = String::new();
+        if line.contains("https://") {
+            stdout.read_line(&mut mtls)?;
+            mtls = mtls.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        }
+        let mut server = Self { child, _stdout: stdout, authority: String::new(), mtls };
         server.authority = authority.with_context(|| format!("the server did not start; it said {line:?}"))?;
         Ok(server)
     }

@@ -213,13 +213,13 @@ async fn control_sign_in(connection: &mut Connection, authority: &str, device: D
 }
 
 /// CPU time, once the server's threads have gone to sleep: the kernel counts a thread's time when it stops running.
-async fn settled(server: &Server) -> anyhow::Result<Duration> {
+pub async fn settled(server: &Server) -> anyhow::Result<Duration> {
     tokio::time::sleep(Duration::from_millis(15)).await;
     server.cpu_time()
 }
 
 #[allow(clippy::cast_precision_loss)] // of counts far below 2^52
-fn micros_each(spent: Duration, count: usize) -> f64 {
+pub fn micros_each(spent: Duration, count: usize) -> f64 {
     spent.as_secs_f64() * 1e6 / count as f64
 }
 

@@ -14,6 +14,7 @@ mod audit;
 mod config;
 mod demo;
 mod device;
+mod doctor;
 mod operator;
 mod output;
 mod pairing;
@@ -67,6 +68,8 @@ enum Command {
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look whether this installation is as it should be
+    Doctor,
     /// Play a device, or a fleet of them, against a broker
     Simulate(simulate::SimulateArgs),
 }
@@ -109,6 +112,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
         Command::Tls(command) => tls::run(command, &load()?, json),
+        Command::Doctor => doctor::run(&load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }
 }

@@ -1,6 +1,7 @@
 //! X.509 certificates as clients show them (RFC 5280, RFC 8705): parsed by a library, reduced to what matters here. Whether one is to be believed is
 //! decided in `device_auth/`.
 
+use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519, OID_X509_SERIALNUMBER,
 };
@@ -71,6 +72,23 @@ pub fn unknown_critical_extension(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let critical = certificate.extensions().iter().filter(|extension| extension.critical);
     critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
+}
+
+impl Certificate {
+    /// Host names and addresses that a certificate is for (RFC 5280 section 4.2.1.6); none if it can't be read.
+    pub fn names(der: &[u8]) -> Vec<String> {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
+        let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+        let text = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string()),
+            },
+            _ => None,
+        };
+        names.value.general_names.iter().filter_map(text).collect()
+    }
 }
 
 /// The key of a SubjectPublicKeyInfo, by its algorithm identifier (RFC 3279, RFC 5480, RFC 8410).

@@ -169,7 +169,8 @@ fn validity(now: Timestamp, lifetime: Duration) -> Result<(OffsetDateTime, Offse
     }
 }
 
-fn facts_of(path: &Path) -> Option<Facts> {
+/// What there is to say of the first certificate in a PEM file.
+pub fn facts_of(path: &Path) -> Option<Facts> {
     let der = CertificateDer::from_pem_file(path).ok()?;
     let certificate = Certificate::from_der(&der).ok()?;
     Some(Facts {

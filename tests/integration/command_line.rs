@@ -306,6 +306,56 @@ fn whoever_has_read_the_first_line_may_stop_it_cleanly() {
     }
 }
 
+/// From nothing to TLS with a side for client certificates, and a certificate that is renewed while it serves.
+#[tokio::test]
+async fn tls_by_commands_and_what_the_doctor_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let said = done(&run(data, &["doctor"]));
+    assert!(said.contains("warn  database"), "{said}");
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(done(&run(data, &["doctor"])).contains("chmod go="));
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).unwrap();
+    refused(data, &["tls", "ca"], 1, "pairgate tls init");
+    let config = "[tls]\nlocal_ca = true\nmtls_listen = '127.0.0.1:0'\n";
+    std::fs::write(data.join("pairgate.toml"), config).unwrap();
+    refused(data, &["serve", "--listen", "127.0.0.1:0"], 1, "pairgate tls init");
+    refused(data, &["doctor"], 1, "pairgate tls init");
+    refused(data, &["serve", "--listen", "0.0.0.0:0"], 1, "public_url");
+    let made = json(data, &["tls", "init", "--host", "localhost", "--host", "127.0.0.1"]);
+    assert_eq!(made["certificate"]["days_left"], 89);
+    refused(data, &["tls", "init"], 1, "--force");
+    let ca = json(data, &["tls", "ca"]);
+    let pem = done(&run(data, &["tls", "ca"]));
+    assert_eq!(ca["ca"].as_str().unwrap().trim_end(), pem.trim_end());
+    assert_eq!(ca["sha256"], made["authority"]["sha256"]);
+
+    let mut served = Served::start(data, free_port());
+    assert!(served.issuer.starts_with("https://127.0.0.1:"), "{}", served.issuer);
+    assert!(served.line().starts_with("client certificates at https://127.0.0.1:"));
+    let wire = Wire::with_tls(&pem, None).unwrap();
+    let metadata = format!("{}/.well-known/oauth-authorization-server", served.issuer);
+    let document = wire.send(wire.get(&metadata)).await.unwrap().json().unwrap();
+    assert_eq!(document["issuer"], served.issuer);
+    let report = json(data, &["doctor"]);
+    let states: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["state"].as_str().unwrap()).collect();
+    assert!(states.iter().all(|state| *state == "ok"), "{report}");
+    // Renewed by command, taken up on SIGHUP, and those who pinned the authority notice nothing.
+    let renewed = json(data, &["tls", "renew", "--host", "127.0.0.1"]);
+    assert_ne!(renewed["certificate"]["sha256"], made["certificate"]["sha256"]);
+    assert_eq!(renewed["authority"], made["authority"]);
+    served.signal("HUP");
+    let wire = Wire::with_tls(&pem, None).unwrap();
+    assert_eq!(wire.send(wire.get(&metadata)).await.unwrap().status, 200);
+    std::fs::write(data.join("tls/server.key"), "broken").unwrap();
+    served.signal("HUP");
+    let wire = Wire::with_tls(&pem, None).unwrap();
+    assert_eq!(wire.send(wire.get(&metadata)).await.unwrap().status, 200, "a broken key is not taken up");
+    refused(data, &["doctor"], 1, "server.key");
+    assert!(served.stopped().success());
+}
+
 #[test]
 fn help_begins_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -326,6 +376,7 @@ fn help_begins_with_what_to_do() {
       audit     Read and check the audit log
       tls       The local certificate authority: make it, show it, renew
       config    Show and check configuration
+      doctor    Look whether this installation is as it should be
       simulate  Play a device, or a fleet of them, against a broker
       help      Print this message or the help of the given subcommand(s)
 

@@ -331,6 +331,31 @@ async fn certificate_headers_count_only_from_a_trusted_proxy_a_014() {
     }
 }
 
+/// A device with a key of this algorithm signs a proof and an assertion, and both are taken.
+async fn signs_by(test: &TestBroker, algorithm: &str) {
+    let key = match algorithm {
+        "ES256" => DeviceKey::generate_es256(),
+        "EdDSA" | "Ed25519" => DeviceKey::generate_ed25519(),
+        "RS256" => DeviceKey::generate_rs256(),
+        other => panic!("metadata names {other}, and no test has a key for it"),
+    }
+    .unwrap();
+    let id = format!("device-{}", algorithm.to_lowercase());
+    test.register(&id, "printer").await;
+    let mut device = test.twin(&id, &key);
+    test.pair(&mut device).await;
+    device.request_code(None, None).await.unwrap();
+    let now = test.broker.now().seconds();
+    let claims = json!({"iss": id, "sub": id, "aud": test.issuer, "exp": now + 60, "jti": jti()});
+    let assertion = key.sign_raw(&json!({"alg": algorithm, "typ": "JWT"}), &claims).unwrap();
+    let form = [
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", assertion.as_str()),
+    ];
+    let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), &form, &[]).await;
+    assert_eq!(answer.status, 200, "{algorithm}: {}", answer.body);
+}
+
 /// Every value of the document, held to what the endpoints accept: each method and each algorithm that it names signs in, and those that it does not are
 /// refused.
 #[tokio::test]
@@ -345,29 +370,8 @@ async fn metadata_lists_exactly_what_the_endpoints_accept_r_8414() {
     let words = |name: &str| -> Vec<String> {
         metadata[name].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
-    // Algorithms: a device with a key of each signs a proof and an assertion.
     for algorithm in words("dpop_signing_alg_values_supported") {
-        let key = match algorithm.as_str() {
-            "ES256" => DeviceKey::generate_es256(),
-            "EdDSA" | "Ed25519" => DeviceKey::generate_ed25519(),
-            "RS256" => DeviceKey::generate_rs256(),
-            other => panic!("metadata names {other}, and no test has a key for it"),
-        }
-        .unwrap();
-        let id = format!("device-{}", algorithm.to_lowercase());
-        test.register(&id, "printer").await;
-        let mut device = test.twin(&id, &key);
-        test.pair(&mut device).await;
-        device.request_code(None, None).await.unwrap();
-        let now = test.broker.now().seconds();
-        let claims = json!({"iss": id, "sub": id, "aud": test.issuer, "exp": now + 60, "jti": jti()});
-        let assertion = key.sign_raw(&json!({"alg": algorithm, "typ": "JWT"}), &claims).unwrap();
-        let form = [
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", assertion.as_str()),
-        ];
-        let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), &form, &[]).await;
-        assert_eq!(answer.status, 200, "{algorithm}: {}", answer.body);
+        signs_by(test, &algorithm).await;
     }
     for list in ["token", "revocation", "introspection"] {
         let name = format!("{list}_endpoint_auth_signing_alg_values_supported");
