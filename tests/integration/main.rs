@@ -7,6 +7,7 @@ mod approval;
 mod architecture;
 mod attestation;
 mod browser;
+mod clients;
 mod command_line;
 mod crash;
 mod device_authorization;
