@@ -41,6 +41,8 @@ pub struct Config {
     pub log: String,
     /// Kinds of devices with their policy.
     pub kinds: Vec<Kind>,
+    /// How old a signing key gets before it is rotated.
+    pub signing_key_lifetime: Duration,
 }
 
 impl Default for Config {
@@ -53,6 +55,7 @@ impl Default for Config {
             master_key: None,
             log: "info".into(),
             kinds: Kind::built_in(),
+            signing_key_lifetime: days(90),
         }
     }
 }
@@ -66,6 +69,7 @@ struct File {
     public_url: Option<String>,
     trusted_proxies: Option<Vec<String>>,
     log: Option<String>,
+    signing_key_lifetime: Option<u64>,
     #[serde(default)]
     kinds: BTreeMap<String, KindPatch>,
 }
@@ -144,6 +148,12 @@ impl Config {
                 ConfigError(format!("listen = '{listen}' must be an address and a port, 127.0.0.1:8628"))
             })?;
         }
+        if let Some(lifetime) = file.signing_key_lifetime {
+            if !(1..=730).contains(&lifetime) {
+                return Err(ConfigError(format!("signing_key_lifetime = {lifetime} must be 1 to 730 days")));
+            }
+            config.signing_key_lifetime = days(lifetime);
+        }
         config.public_url = file.public_url.as_deref().map(public_url).transpose()?;
         for network in file.trusted_proxies.unwrap_or_default() {
             let parsed =
@@ -206,6 +216,10 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
 }
 
 fn new_kind(id: &str, patch: &KindPatch) -> Result<Kind, ConfigError> {
@@ -279,6 +293,8 @@ mod tests {
             ("public_url = 'http://pairgate.example'", "https"),
             ("public_url = 'https://pairgate.example/path'", "host and port only"),
             ("trusted_proxies = ['10.0.0.0/33']", "no network"),
+            ("signing_key_lifetime = 0", "1 to 730 days"),
+            ("signing_key_lifetime = 731", "1 to 730 days"),
             ("[kinds.printer]\ncode_lifetime = 3600", "60 to 600"),
             ("[kinds.printer]\nprefix = 'TVX'", "share the prefix"),
             ("[kinds.kiosk]\nlabel = 'kiosk'", "needs prefix and scopes"),

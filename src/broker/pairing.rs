@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::broker::signing::SigningError;
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, PairingId};
@@ -24,7 +25,8 @@ use crate::model::pairing::{
     PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
 };
 use crate::model::text::clean;
-use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
+use crate::oauth::jose::{JoseError, UnverifiedJwt, VerifiedJwt};
+use crate::oauth::signing_key::SigningKey;
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, WindowSubject};
 
@@ -75,6 +77,13 @@ struct PollClaims {
     jti: String,
     pairing_id: String,
     device_nonce: String,
+}
+
+impl From<JoseError> for PairingError {
+    fn from(error: JoseError) -> Self {
+        tracing::error!(%error, "a pairing answer could not be signed");
+        Self::Unavailable
+    }
 }
 
 /// How an operator confirms.
@@ -181,13 +190,17 @@ impl Broker {
             return Err(PairingError::Refused);
         }
         self.wake.pages();
-        self.sign_response(&json!({
-            "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
-            "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&self.signing.public().jkt()),
-            "pairing_uri": self.endpoints.pairing,
-            "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),
-            "expires_in": PAIRING_LIFETIME.as_secs(), "interval": PAIRING_INTERVAL,
-        }))
+        let signing = self.signing.current_at(now)?;
+        Self::sign_response(
+            &signing,
+            &json!({
+                "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
+                "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&signing.public().jkt()),
+                "pairing_uri": self.endpoints.pairing,
+                "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),
+                "expires_in": PAIRING_LIFETIME.as_secs(), "interval": PAIRING_INTERVAL,
+            }),
+        )
     }
 
     /// Takes a poll; the signed answer. Steps 3 and 5.
@@ -226,8 +239,10 @@ impl Broker {
         // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
         let is_current = device.state == DeviceState::Active
             && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+        // The digits are made of the key that was current then; a rotation in between must not make them wrong.
+        let signing = self.signing.current_at(pairing.requested_at)?;
         match pairing.state {
-            PairingState::Confirmed if is_current => self.sign_paired(answer),
+            PairingState::Confirmed if is_current => self.sign_paired(&signing, answer),
             PairingState::Confirmed => {
                 self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await
             }
@@ -235,7 +250,7 @@ impl Broker {
                 answer["status"] = "pending".into();
                 answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
                 answer["interval"] = PAIRING_INTERVAL.into();
-                self.sign_response(&answer)
+                Self::sign_response(&signing, &answer)
             }
             PairingState::Requested | PairingState::Revealed | PairingState::Refused => {
                 self.refuse_poll(&pairing, "the pairing is over", peer).await
@@ -260,19 +275,16 @@ impl Broker {
         Ok(self.store.pairing(&found.pairing.id).await?.unwrap_or(found))
     }
 
-    fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
+    fn sign_paired(&self, signing: &SigningKey, mut answer: serde_json::Value) -> Result<String, PairingError> {
         answer["status"] = "paired".into();
         answer["issuer"] = self.endpoints.issuer.clone().into();
         answer["jwks"] = self.jwks();
         answer["ca"] = serde_json::Value::Null;
-        self.sign_response(&answer)
+        Self::sign_response(signing, &answer)
     }
 
-    fn sign_response(&self, claims: &serde_json::Value) -> Result<String, PairingError> {
-        self.signing.sign(RESPONSE, claims, true).map_err(|error| {
-            tracing::error!(%error, "a pairing answer could not be signed");
-            PairingError::Unavailable
-        })
+    fn sign_response(signing: &SigningKey, claims: &serde_json::Value) -> Result<String, PairingError> {
+        Ok(signing.sign(RESPONSE, claims, true)?)
     }
 
     async fn refuse_pairing(&self, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {
@@ -349,7 +361,8 @@ impl Broker {
             }
             Confirm::Number(typed) => {
                 let typed: String = typed.chars().filter(|character| !character.is_whitespace()).collect();
-                let code = pairing.comparison_code(&self.signing.public().jkt()).unwrap_or_default();
+                let signing = self.signing.current_at(pairing.requested_at).map_err(SigningError::from)?;
+                let code = pairing.comparison_code(&signing.public().jkt()).unwrap_or_default();
                 if is_equal(code.as_bytes(), typed.as_bytes()) {
                     return Ok(());
                 }

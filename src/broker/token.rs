@@ -24,6 +24,7 @@ use crate::model::kind::Kind;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningAlgorithm;
 use crate::oauth::{DEVICE_CODE_GRANT, REFRESH_TOKEN_GRANT, TokenResponse};
 use crate::secret::{Bytes32, b64u, is_equal, sha256};
 use crate::store::{Redemption, Rotation};
@@ -315,7 +316,7 @@ impl Broker {
             "cnf": {"jkt": b64u(&confirmation.jkt)},
             "key_assurance": "software",
         });
-        let access_token = self.signing.sign("at+jwt", &claims, false).map_err(|error| {
+        let access_token = self.signing.sign(SigningAlgorithm::Es256, "at+jwt", &claims, false).map_err(|error| {
             tracing::error!(%error, "an access token could not be signed");
             OAuthError::Unavailable
         })?;

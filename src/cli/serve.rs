@@ -1,5 +1,6 @@
 //! `pairgate serve`, and the composition root: from configuration to a running broker.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::cli::output::line;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{Edge, router, serve};
+use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::{store, telemetry};
 
@@ -53,7 +55,16 @@ pub async fn open_broker(config: &Config, issuer: Url, accept_clock: bool) -> an
         // Only a new database may get a new key: with another one, an old database can't be read.
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
-    let parts = Parts { store, master, issuer, kinds: config.kinds.clone(), clock: Clock::system(), random };
+    let parts = Parts {
+        store,
+        master,
+        issuer,
+        kinds: config.kinds.clone(),
+        signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+        signing_key_lifetime: config.signing_key_lifetime,
+        clock: Clock::system(),
+        random,
+    };
     Ok(Broker::open(parts, accept_clock).await?)
 }
 
@@ -128,12 +139,13 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
+    tokio::spawn(rotate_signing_keys(Arc::clone(&broker), stopping.clone()));
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, stopping.clone());
     let serving = tokio::spawn(serve::serve(listener, router(edge), stopping));
     Ok(Running { issuer, broker, stop, serving })
 }
 
-/// Looks once a second whether another process, the command line for example, has changed what somebody here waits for.
+/// Looks once a second whether another process, the command line for example, has changed what somebody here waits for, or the signing keys.
 async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -143,6 +155,20 @@ async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) 
         }
         if let Err(error) = broker.look_for_changes_of_others().await {
             tracing::warn!(%error, "the database could not be looked at");
+        }
+    }
+}
+
+/// Looks at the start and once an hour whether a signing key is of age, or has retired.
+async fn rotate_signing_keys(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
+    let mut hour = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            _ = hour.tick() => {}
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
+        }
+        if let Err(error) = broker.rotate_signing_keys_if_due().await {
+            tracing::error!(%error, "the signing keys could not be rotated");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The broker is the real program in a process of its own, killed with SIGKILL. A device polls here only for the first time, held, or after a
 //! restart, so that nothing has to be waited for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use pairgate::broker::{Broker, Caller, OpenError, Parts};
 use pairgate::clock::Clock;
+use pairgate::config::Config;
 use pairgate::model::audit::{Actor, Context, Event};
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
+use pairgate::oauth::signing_key::SigningAlgorithm;
 use pairgate::secret::{MasterKey, Random, from_b64u};
 use pairgate::simulator::device::DEVICE_CODE_GRANT;
 use pairgate::simulator::{
@@ -483,6 +485,8 @@ async fn a_clock_that_went_back_while_the_broker_was_down_is_raised_or_refused_a
             master: MasterKey::new([7; 32]),
             issuer: test.issuer.parse().unwrap(),
             kinds: Kind::built_in(),
+            signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            signing_key_lifetime: Config::default().signing_key_lifetime,
             clock,
             random: Random::system(),
         };

@@ -1,5 +1,6 @@
 //! A broker under test: real sockets, real signatures, SQLite on disk, a clock that only the test moves.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use pairgate::model::device::DeviceFacts;
 use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::model::site::Site;
+use pairgate::oauth::signing_key::SigningAlgorithm;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
     DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
@@ -33,11 +35,13 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub signing_algorithms: BTreeSet<SigningAlgorithm>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { kinds: Config::default().kinds, trusted_proxies: Vec::new() }
+        let signing_algorithms = BTreeSet::from([SigningAlgorithm::Es256]);
+        Self { kinds: Config::default().kinds, trusted_proxies: Vec::new(), signing_algorithms }
     }
 }
 
@@ -79,6 +83,8 @@ impl TestBroker {
             master: MasterKey::new([7; 32]),
             issuer: issuer.parse().unwrap(),
             kinds: setup.kinds.clone(),
+            signing_algorithms: setup.signing_algorithms.clone(),
+            signing_key_lifetime: Config::default().signing_key_lifetime,
             clock: clock.clone(),
             random: Random::system(),
         };
