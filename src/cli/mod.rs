@@ -14,6 +14,7 @@ mod audit;
 mod config;
 mod demo;
 mod device;
+mod keys;
 mod operator;
 mod output;
 mod pairing;
@@ -59,6 +60,9 @@ enum Command {
     /// Read and check the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// List and rotate the keys that sign tokens
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -103,6 +107,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Site(command) => site::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
+        Command::Keys(command) => keys::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }
 }
