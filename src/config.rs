@@ -272,6 +272,8 @@ mod tests {
         let config = load("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8628");
         assert_eq!(config.kinds.len(), 3);
+        assert_eq!(config.signing_key_lifetime, days(90));
+        assert_eq!(load("signing_key_lifetime = 730").unwrap().signing_key_lifetime, days(730));
     }
 
     #[test]

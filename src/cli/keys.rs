@@ -166,3 +166,24 @@ fn confirm(end_sign_ins: bool) -> anyhow::Result<()> {
     anyhow::ensure!(answer.trim() == "yes", "nothing was changed");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_in_the_unit_that_fits() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7199, "119 min"),
+            (7200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 days"),
+            (90 * 86_400, "90 days"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), words);
+        }
+    }
+}

@@ -76,13 +76,16 @@ pub(super) fn rotate(
             append(connection, Event::SigningKeyRotated, None, &detail, context)?;
         }
         Retirement::AtOnce => {
-            // Those that were exchanged before as well: the leak may be older than the last exchange.
-            let dropped = change(
+            // Those that were rotated out before as well: the leak may be older than the last rotation.
+            let mut dropped = all(
                 connection,
-                "UPDATE signing_keys SET sealed = x'', retires_at = min(retires_at, ?1) WHERE algorithm = ?2 AND retires_at IS NOT NULL AND sealed <> x''",
+                "UPDATE signing_keys SET sealed = x'', retires_at = min(retires_at, ?1) \
+                 WHERE algorithm = ?2 AND retires_at IS NOT NULL AND sealed <> x'' RETURNING kid",
                 params![now, algorithm],
+                |row| row.get::<_, String>(0),
             )?;
-            let detail = format!("{algorithm} key {} for {former}; keys dropped: {dropped}", new.kid);
+            dropped.sort_unstable();
+            let detail = format!("{algorithm} key {}; dropped: {}", new.kid, dropped.join(", "));
             append(connection, Event::SigningKeyReplaced, None, &detail, context)?;
         }
     }
