@@ -14,6 +14,7 @@ mod dpop;
 mod listener;
 mod pages;
 mod pairing;
+mod signing_keys;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;
