@@ -66,7 +66,7 @@ impl Broker {
             key_assurance: caller.device.key.as_ref().map(|key| key.assurance).unwrap_or_default().as_str().into(),
             token_type: None,
         };
-        let access_token = self.signing.sign(TYP, &claims, false).map_err(|error| {
+        let access_token = self.signing.sign(resource.signing_algorithm, TYP, &claims, false).map_err(|error| {
             tracing::error!(%error, "an access token could not be signed");
             OAuthError::Unavailable
         })?;
@@ -175,13 +175,9 @@ impl Broker {
     /// The claims of an access token of ours that has not expired.
     fn own_token(&self, token: &str) -> Option<ActiveToken> {
         let jwt = KeylessJwt::<ActiveToken>::parse(token).ok()?;
-        let key = jwt.kid().filter(|_| jwt.typ() == Some(TYP)).and_then(|kid| self.verifying_key(kid))?;
+        let key = jwt.kid().filter(|_| jwt.typ() == Some(TYP)).and_then(|kid| self.signing.public(kid))?;
         let claims = jwt.verify_with(&key).ok()?.claims;
         (claims.iss == self.endpoints.issuer && self.now().seconds() < claims.exp).then_some(claims)
-    }
-
-    fn verifying_key(&self, kid: &str) -> Option<crate::oauth::jwk::PublicKey> {
-        (self.signing.kid() == kid).then(|| self.signing.public().clone())
     }
 
     async fn sign_in_of(&self, claims: &ActiveToken) -> Result<Option<(Grant, Device)>, OAuthError> {

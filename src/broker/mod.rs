@@ -8,11 +8,14 @@
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
+//! | [`signing`] | the keys that sign tokens, and their rotation |
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::device_auth::Authenticator;
@@ -24,7 +27,7 @@ use crate::model::operator::Role;
 use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
-use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
+use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
@@ -36,6 +39,7 @@ pub mod pairing;
 pub mod people;
 pub mod refusals;
 pub mod registry;
+pub mod signing;
 pub mod token;
 pub mod wake;
 
@@ -67,6 +71,10 @@ pub struct Policy {
     pub client_trust: ClientTrust,
     /// Makers who are believed that a key is kept in hardware.
     pub attestation_roots: Roots,
+    /// What tokens are signed with, besides what resources ask for; ES256 in any case.
+    pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    /// How old a signing key gets before it is rotated.
+    pub signing_key_lifetime: Duration,
     /// The certificate that devices pin, if the server's is by our own authority.
     pub ca_pem: Option<String>,
 }
@@ -79,6 +87,8 @@ impl Default for Policy {
             mtls_url: None,
             client_trust: ClientTrust::default(),
             attestation_roots: Roots::default(),
+            signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            signing_key_lifetime: Duration::from_secs(90 * 86_400),
             ca_pem: None,
         }
     }
@@ -94,7 +104,8 @@ pub struct Broker {
     resources: Vec<Resource>,
     ca_pem: Option<String>,
     attestation_roots: Roots,
-    signing: SigningKey,
+    signing: signing::SigningKeys,
+    signing_key_lifetime: Duration,
     authenticator: Authenticator,
     user_code_key: MacKey,
     refresh_key: MacKey,
@@ -125,6 +136,9 @@ pub enum UseCaseError {
     /// The machine's generator failed.
     #[error(transparent)]
     Secret(#[from] crate::secret::SecretError),
+    /// The signing keys could not be read or changed.
+    #[error(transparent)]
+    Signing(#[from] signing::SigningError),
 }
 
 impl UseCaseError {
@@ -139,12 +153,12 @@ pub enum OpenError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A secret failed: the master key is not the one of this database, for example.
+    /// The machine's generator failed.
     #[error(transparent)]
     Secret(#[from] crate::secret::SecretError),
-    /// The signing key in the database is none.
+    /// The signing keys can't be read: the master key is not the one of this database, for example.
     #[error(transparent)]
-    Jose(#[from] crate::oauth::jose::JoseError),
+    Signing(#[from] signing::SigningError),
     /// The clock is far behind what is recorded.
     #[error(
         "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start once with: pairgate serve --accept-clock"
@@ -158,7 +172,7 @@ pub enum OpenError {
 }
 
 /// How far the newest record may be ahead of the clock before a person must look.
-const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(300);
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// Who calls a use case, and from where.
 #[derive(Clone, Debug)]
@@ -185,13 +199,22 @@ impl Caller {
 }
 
 impl Broker {
-    /// Makes a broker; on an empty store also its signing key. `accept_clock` starts although the newest record is from the future.
+    /// Makes a broker, and the signing keys that the store lacks. `accept_clock` starts although the newest record is from the future.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(parts: Parts, accept_clock: bool) -> Result<Self, OpenError> {
         let Parts { store, master, issuer, clock, random, policy } = parts;
-        let Policy { kinds, mut resources, mtls_url, client_trust, attestation_roots, ca_pem } = policy;
+        let Policy {
+            kinds,
+            mut resources,
+            mtls_url,
+            client_trust,
+            attestation_roots,
+            signing_algorithms,
+            signing_key_lifetime,
+            ca_pem,
+        } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
             if newest.since(now) > CLOCK_TOLERANCE && !accept_clock {
@@ -201,13 +224,14 @@ impl Broker {
                 clock.raise_to(newest);
             }
         }
-        let signing = signing_key(store.as_ref(), &master, &random, clock.now()).await?;
         // What a kind names and nobody has described has no limits of its own.
         for named in kinds.iter().flat_map(|kind| &kind.resources) {
             if !resources.iter().any(|resource| resource.id == *named) {
                 resources.push(Resource::plain(named));
             }
         }
+        let mut algorithms = signing_algorithms;
+        algorithms.extend(resources.iter().map(|resource| resource.signing_algorithm));
         let endpoints = Endpoints::new(&issuer, mtls_url.as_ref());
         let certified = kinds.iter().filter(|kind| kind.certified).map(|kind| kind.id.clone()).collect();
         Ok(Self {
@@ -221,6 +245,9 @@ impl Broker {
             refusals: refusals::Refusals::default(),
             wake: wake::Wake::default(),
             guessing: tokio::sync::Mutex::default(),
+            signing: signing::SigningKeys::open(Arc::clone(&store), master, random.clone(), clock.clone(), algorithms)
+                .await?,
+            signing_key_lifetime,
             store,
             clock,
             random,
@@ -228,7 +255,6 @@ impl Broker {
             resources,
             ca_pem,
             attestation_roots,
-            signing,
         })
     }
 
@@ -282,7 +308,7 @@ impl Broker {
 
     /// The JWK Set (RFC 7517 section 5).
     pub fn jwks(&self) -> serde_json::Value {
-        serde_json::json!({"keys": [self.signing.jwk_set_entry()]})
+        self.signing.jwks()
     }
 
     /// Records of the audit log.
@@ -318,15 +344,17 @@ impl Broker {
         self.store.audit_counts(since).await
     }
 
-    /// Wakes all that wait if another process, such as the command line, has changed the database. To be called once a second.
+    /// Renews the signing keys and wakes all that wait, if another process, such as the command line, has changed the database. To be called once a second.
     ///
     /// # Errors
-    /// If the store fails.
-    pub async fn look_for_changes_of_others(&self) -> Result<(), StoreError> {
-        if self.wake.is_anybody_waiting() && self.wake.is_new_counter(self.store.change_counter().await?) {
+    /// If the store fails, or holds a signing key that can't be read; the former keys then stay in use.
+    pub async fn look_for_changes_of_others(&self) -> Result<(), signing::SigningError> {
+        let counter = self.store.change_counter().await?;
+        if self.wake.is_anybody_waiting() && self.wake.is_new_counter(counter) {
             self.wake.everybody();
         }
-        Ok(())
+        // Also if nobody waits: until then, a key that has leaked would go on signing.
+        self.look_for_rotations(counter).await
     }
 
     /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.
@@ -364,24 +392,4 @@ impl Broker {
     fn context(&self, caller: &Caller) -> Context {
         Context { now: self.now(), actor: caller.actor.clone(), peer: caller.peer }
     }
-}
-
-/// The newest signing key; on an empty store a new one. Two processes that start at once end with the same.
-async fn signing_key(
-    store: &dyn Store,
-    master: &MasterKey,
-    random: &Random,
-    now: Timestamp,
-) -> Result<SigningKey, OpenError> {
-    if store.signing_keys().await?.is_empty() {
-        let pkcs8 = SigningKey::generate(SigningAlgorithm::Es256)?;
-        let key = SigningKey::from_pkcs8(&pkcs8)?;
-        let sealed = master.seal(&format!("signing_keys/{}", key.kid()), &pkcs8, random)?;
-        let context = Context { now, actor: Actor::Broker, peer: None };
-        store.add_first_signing_key(key.kid(), &sealed, &context).await?;
-    }
-    let keys = store.signing_keys().await?;
-    let (kid, sealed) = keys.first().ok_or_else(|| StoreError::Failed("the signing key was not stored".into()))?;
-    let pkcs8 = master.unseal(&format!("signing_keys/{kid}"), sealed)?;
-    Ok(SigningKey::from_pkcs8(&pkcs8)?)
 }

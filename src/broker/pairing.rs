@@ -29,7 +29,8 @@ use crate::model::pairing::{
     PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
 };
 use crate::model::text::clean;
-use crate::oauth::jose::{UnverifiedJwt, VerifiedJwt};
+use crate::oauth::jose::{JoseError, UnverifiedJwt, VerifiedJwt};
+use crate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, StoreError, WindowSubject};
 
@@ -89,6 +90,13 @@ struct PollClaims {
     device_nonce: String,
     /// The maker's statement.
     attestation: Option<String>,
+}
+
+impl From<JoseError> for PairingError {
+    fn from(error: JoseError) -> Self {
+        tracing::error!(%error, "a pairing answer could not be signed");
+        Self::Unavailable
+    }
 }
 
 /// How an operator confirms.
@@ -190,6 +198,7 @@ impl Broker {
         };
         let unavailable = |_| PairingError::Unavailable;
         let now = self.now();
+        let signing = self.signing.current(SigningAlgorithm::Es256)?;
         let new = NewPairing {
             id: PairingId::mint(&self.random).map_err(unavailable)?,
             device: id.clone(),
@@ -200,7 +209,7 @@ impl Broker {
             says: Says { serial, model, firmware },
             commitment,
             broker_nonce: self.random.bytes32().map_err(unavailable)?,
-            broker_jkt: self.signing.public().jkt(),
+            broker_jkt: signing.public().jkt(),
             request_hash: sha256(&[&key.jkt(), claims.jti.as_bytes()]),
             expires_at: now.plus(PAIRING_LIFETIME),
         };
@@ -213,13 +222,14 @@ impl Broker {
             return Err(PairingError::Refused);
         }
         self.wake.pages();
-        self.sign_response(&json!({
+        let answer = json!({
             "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
             "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&new.broker_jkt),
             "pairing_uri": self.endpoints.pairing,
             "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),
             "expires_in": PAIRING_LIFETIME.as_secs(), "interval": PAIRING_INTERVAL,
-        }))
+        });
+        Self::sign_response(&signing, &answer)
     }
 
     /// Takes a poll; the signed answer. Steps 3 and 5.
@@ -263,8 +273,10 @@ impl Broker {
         // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
         let is_current = device.state == DeviceState::Active
             && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
+        // The digits are made of the key that was current then; a rotation in between must not make them wrong.
+        let signing = self.signing.named(&pairing.broker_jkt.unwrap_or_default())?;
         match pairing.state {
-            PairingState::Confirmed if is_current => self.sign_paired(answer),
+            PairingState::Confirmed if is_current => self.sign_paired(&signing, answer),
             PairingState::Confirmed => {
                 self.refuse_poll(&pairing, "it was paired, but its key or state has changed since", peer).await
             }
@@ -272,7 +284,7 @@ impl Broker {
                 answer["status"] = "pending".into();
                 answer["expires_in"] = pairing.expires_at.since(now).as_secs().into();
                 answer["interval"] = PAIRING_INTERVAL.into();
-                self.sign_response(&answer)
+                Self::sign_response(&signing, &answer)
             }
             PairingState::Requested | PairingState::Revealed | PairingState::Refused => {
                 self.refuse_poll(&pairing, "the pairing is over", peer).await
@@ -350,19 +362,16 @@ impl Broker {
         self.wake.pages();
     }
 
-    fn sign_paired(&self, mut answer: serde_json::Value) -> Result<String, PairingError> {
+    fn sign_paired(&self, signing: &SigningKey, mut answer: serde_json::Value) -> Result<String, PairingError> {
         answer["status"] = "paired".into();
         answer["issuer"] = self.endpoints.issuer.clone().into();
         answer["jwks"] = self.jwks();
         answer["ca"] = self.ca_pem.clone().into();
-        self.sign_response(&answer)
+        Self::sign_response(signing, &answer)
     }
 
-    fn sign_response(&self, claims: &serde_json::Value) -> Result<String, PairingError> {
-        self.signing.sign(RESPONSE, claims, true).map_err(|error| {
-            tracing::error!(%error, "a pairing answer could not be signed");
-            PairingError::Unavailable
-        })
+    fn sign_response(signing: &SigningKey, claims: &serde_json::Value) -> Result<String, PairingError> {
+        Ok(signing.sign(RESPONSE, claims, true)?)
     }
 
     async fn refuse_pairing(&self, why: &str, peer: Option<IpAddr>) -> Result<String, PairingError> {

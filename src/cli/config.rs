@@ -7,6 +7,8 @@ use serde_json::json;
 use crate::cli::output;
 use crate::config::{Config, EXAMPLE};
 
+const DAY: u64 = 24 * 3600;
+
 /// Commands on configuration.
 #[derive(Debug, clap::Subcommand)]
 pub enum ConfigCommand {
@@ -33,7 +35,7 @@ pub fn run(
                 output::json(&json!({
                     "data": config.data, "listen": config.listen, "public_url": config.public_url, "trusted_proxies": proxies,
                     "master_key_from_environment": config.master_key.is_some(), "kinds": kinds,
-                    "attestation_roots": roots.len(),
+                    "attestation_roots": roots.len(), "signing_key_lifetime_days": config.signing_key_lifetime.as_secs() / DAY,
                 }))?;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -53,6 +55,7 @@ pub fn run(
                         "file master.key in the data directory".into()
                     },
                 ),
+                ("signing keys", format!("rotated every {} days", config.signing_key_lifetime.as_secs() / DAY)),
                 ("kinds", kinds.join(", ")),
                 ("attestation roots", roots.len().to_string()),
             ])?;

@@ -265,7 +265,7 @@ async fn approve(
 /// Step 7. The printer checks its token with the keys that it pinned in step 4.
 async fn use_tokens(story: &mut Story, printer: &mut SimulatedDevice, tokens: &Tokens) -> anyhow::Result<()> {
     story.step(7, "The printer has its token");
-    let bound_to = printer.bound_key(tokens)?;
+    let bound_to = printer.bound_key(tokens).await?;
     story.line("printer", &format!("token type {}, for {} s", tokens.token_type, tokens.expires_in));
     story.line("printer", &format!("it may: {}", tokens.scope));
     story.proved(&format!("the token is signed by a pinned key and bound to key {bound_to}: useless to a thief"));
@@ -274,7 +274,7 @@ async fn use_tokens(story: &mut Story, printer: &mut SimulatedDevice, tokens: &T
     }
     match printer.refresh().await? {
         TokenAnswer::Tokens(again) => {
-            printer.bound_key(&again)?;
+            printer.bound_key(&again).await?;
             story.line(
                 "printer",
                 &format!("refreshes once: a new token for {} s, and a new refresh token", again.expires_in),

@@ -15,6 +15,7 @@ mod config;
 mod demo;
 mod device;
 mod doctor;
+mod keys;
 mod operator;
 mod output;
 mod pairing;
@@ -65,6 +66,9 @@ enum Command {
     /// The local certificate authority: make it, show it, renew
     #[command(subcommand)]
     Tls(tls::TlsCommand),
+    /// List and rotate the keys that sign tokens
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -113,6 +117,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Audit(command) => audit::run(command, &load()?, json).await,
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,
+        Command::Keys(command) => keys::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }
 }

@@ -1,5 +1,6 @@
 //! `pairgate serve`, and the composition root: from configuration to a running broker.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::config::{Config, Tls};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
+use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
 use crate::tls::server::TlsDoor;
@@ -72,6 +74,8 @@ pub async fn open_broker(
         mtls_url,
         client_trust: ClientTrust::from_pem(&files(&client.authorities)?, &files(&client.revoked)?)?,
         attestation_roots,
+        signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+        signing_key_lifetime: config.signing_key_lifetime,
         ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
     };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };
@@ -162,6 +166,7 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     let broker = Arc::new(open_broker(&config, issuer.clone(), mtls_url.clone(), accept_clock).await?);
     std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
+    tokio::spawn(rotate_signing_keys(Arc::clone(&broker), stopping.clone()));
     let from_header = config.client.from_header;
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, from_header, stopping.clone());
     let sides = Sides::new(&edge);
@@ -196,7 +201,7 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
     paths.iter().map(|path| std::fs::read(path).with_context(|| path.display().to_string())).collect()
 }
 
-/// Looks once a second whether another process, the command line for example, has changed what somebody here waits for.
+/// Looks once a second whether another process, the command line for example, has changed what somebody here waits for, or the signing keys.
 async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -206,6 +211,20 @@ async fn watch_others(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) 
         }
         if let Err(error) = broker.look_for_changes_of_others().await {
             tracing::warn!(%error, "the database could not be looked at");
+        }
+    }
+}
+
+/// Looks at the start and once an hour whether a signing key is of age, or has retired.
+async fn rotate_signing_keys(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
+    let mut hour = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            _ = hour.tick() => {}
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
+        }
+        if let Err(error) = broker.rotate_signing_keys_if_due().await {
+            tracing::error!(%error, "the signing keys could not be rotated");
         }
     }
 }

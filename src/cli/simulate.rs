@@ -117,7 +117,9 @@ async fn run_device(args: &SimulateArgs, json: bool) -> anyhow::Result<ExitCode>
         other => other,
     };
     let tokens = signed_in?;
-    let bound_to = device.bound_key(&tokens)?;
+    let bound_to = device.bound_key(&tokens).await?;
+    // The broker's keys may have been rotated since it was paired.
+    save(&device, args)?;
     if json {
         println!("{}", json!({"event": "checked", "bound_key": bound_to, "tokens": tokens}));
     } else {

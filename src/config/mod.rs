@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -58,6 +59,8 @@ pub struct Config {
     pub resources: Vec<Resource>,
     /// PEM files with the certificates of makers who are believed that a key is kept in hardware.
     pub attestation_roots: Vec<PathBuf>,
+    /// How old a signing key gets before it is rotated.
+    pub signing_key_lifetime: Duration,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             kinds: Kind::built_in(),
             resources: Vec::new(),
             attestation_roots: Vec::new(),
+            signing_key_lifetime: days(90),
         }
     }
 }
@@ -88,6 +92,7 @@ struct File {
     trusted_proxies: Option<Vec<String>>,
     client_cert_header: Option<bool>,
     log: Option<String>,
+    signing_key_lifetime: Option<u64>,
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
@@ -156,6 +161,12 @@ impl Config {
         }
         config.client = client_certificates(&mut file.tls, file.client_cert_header.unwrap_or(false))?;
         config.tls = tls(file.tls)?;
+        if let Some(lifetime) = file.signing_key_lifetime {
+            if !(1..=730).contains(&lifetime) {
+                return Err(ConfigError(format!("signing_key_lifetime = {lifetime} must be 1 to 730 days")));
+            }
+            config.signing_key_lifetime = days(lifetime);
+        }
         config.public_url = file.public_url.as_deref().map(public_url).transpose()?;
         for network in file.trusted_proxies.unwrap_or_default() {
             let parsed =
@@ -234,6 +245,10 @@ impl Config {
     }
 }
 
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
+}
+
 /// The issuer: https, or http on loopback; origin only, so that `htu`, cookies and metadata have one base.
 fn public_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("public_url = '{text}' {what}"));
@@ -272,6 +287,8 @@ mod tests {
         let config = load("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8628");
         assert_eq!(config.kinds.len(), 3);
+        assert_eq!(config.signing_key_lifetime, days(90));
+        assert_eq!(load("signing_key_lifetime = 730").unwrap().signing_key_lifetime, days(730));
     }
 
     #[test]
@@ -306,6 +323,8 @@ mod tests {
             ("public_url = 'http://pairgate.example'", "https"),
             ("public_url = 'https://pairgate.example/path'", "host and port only"),
             ("trusted_proxies = ['10.0.0.0/33']", "no network"),
+            ("signing_key_lifetime = 0", "1 to 730 days"),
+            ("signing_key_lifetime = 731", "1 to 730 days"),
             ("[kinds.printer]\ncode_lifetime = 3600", "60 to 600"),
             ("[kinds.printer]\nprefix = 'TVX'", "share the prefix"),
             ("[kinds.kiosk]\nlabel = 'kiosk'", "needs prefix and scopes"),

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::broker::device_authorization::Answer;
 use crate::broker::pairing::PairingError;
+use crate::broker::signing::JWKS_MAX_AGE;
 use crate::broker::token::Patience;
 use crate::device_auth::Presented;
 use crate::http::Edge;
@@ -129,7 +130,7 @@ pub async fn pairing_poll(State(edge): State<Edge>, Peer(peer): Peer, body: Body
 
 /// `GET /jwks` (RFC 7517 section 5).
 pub async fn jwks(State(edge): State<Edge>) -> Response {
-    ([(header::CACHE_CONTROL, "max-age=300")], Json(edge.broker().jwks())).into_response()
+    ([(header::CACHE_CONTROL, format!("max-age={JWKS_MAX_AGE}"))], Json(edge.broker().jwks())).into_response()
 }
 
 /// The description of all device endpoints (OpenAPI 3.1), written by hand (`docs/decisions/0008`); `tests/integration/openapi.rs` holds it to the routes.

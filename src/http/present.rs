@@ -159,6 +159,7 @@ pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
         }
         UseCaseError::Store(error) => Err(unavailable(&error)),
         UseCaseError::Secret(error) => Err(unavailable(&error)),
+        UseCaseError::Signing(error) => Err(unavailable(&error)),
     }
 }
 

@@ -96,6 +96,10 @@ events! {
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
+    SigningKeyRotated "signing_key.rotated" Info "signing key rotated; the former one still verifies for a while";
+    SigningKeyReplaced "signing_key.replaced" Alert "signing key replaced in an emergency; what was signed before is void";
+    SigningKeyDropped "signing_key.dropped" Info "former signing key dropped";
+    AllSignInsEnded "grant.all_revoked" Alert "all sign-ins were ended";
     ClockAccepted "clock.accepted" Alert "the broker was told to start although its newest record is from the future";
     Suppressed "audit.suppressed" Refusal "further refusals from there were counted, not recorded";
 }

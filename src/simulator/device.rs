@@ -258,14 +258,40 @@ impl SimulatedDevice {
             .ok_or(SimulatorError::NotAuthentic("no pinned key signed the access token"))
     }
 
-    /// The key that an access token is bound to (`cnf.jkt`), as people see it; an error if it is not the device's own.
-    pub fn bound_key(&self, tokens: &Tokens) -> Result<String, SimulatorError> {
+    /// The key that an access token is bound to (`cnf.jkt`), as people see it; an error if it is not the device's own. A key id that is not pinned means
+    /// that the broker's keys were rotated: the device fetches them again, once.
+    pub async fn bound_key(&mut self, tokens: &Tokens) -> Result<String, SimulatorError> {
+        if self.pins.is_some() && !self.is_pinned(&tokens.access_token)? {
+            self.pin_again().await?;
+        }
         let claims = self.claims_of(tokens)?;
         let jkt = claims.pointer("/cnf/jkt").and_then(Value::as_str).and_then(from_b64u_32);
         match jkt {
             Some(jkt) if jkt == *self.key.thumbprint() => Ok(short_key(&jkt)),
             _ => Err(SimulatorError::NotAuthentic("the access token is not bound to this device's key")),
         }
+    }
+
+    fn is_pinned(&self, jwt: &str) -> Result<bool, SimulatorError> {
+        let kid = jose::peek(jwt)?.header.get("kid").cloned();
+        let keys = self.pins.as_ref().and_then(|pins| pins.jwks.get("keys")?.as_array());
+        Ok(keys.is_some_and(|keys| keys.iter().any(|key| key.get("kid") == kid.as_ref())))
+    }
+
+    /// Fetches `/jwks` from the pinned issuer and pins what is there, instead of what was: a key that is gone from it may have leaked.
+    pub async fn pin_again(&mut self) -> Result<(), SimulatorError> {
+        let answer = self.wire.send(self.wire.get(&self.address("/jwks"))).await?;
+        if answer.status != 200 {
+            return Err(answer.into_error());
+        }
+        let jwks = answer.json()?;
+        if jwks.get("keys").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            return Err(SimulatorError::Malformed("a JWK Set without keys".to_owned()));
+        }
+        if let Some(pins) = &mut self.pins {
+            pins.jwks = jwks;
+        }
+        Ok(())
     }
 
     /// A DPoP proof (RFC 9449 section 4.2) by this device's key and clock.

@@ -245,7 +245,7 @@ async fn sign_in(ground: &Ground, device: &mut SimulatedDevice) -> Result<f64, S
         Ok(())
     };
     let (tokens, ()) = tokio::try_join!(device_side, operator_side)?;
-    device.bound_key(&tokens)?;
+    device.bound_key(&tokens).await?;
     Ok(stopwatch.elapsed().as_secs_f64())
 }
 

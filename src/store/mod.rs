@@ -25,6 +25,7 @@ use crate::model::operator::{Operator, Role};
 use crate::model::pairing::{Pairing, Says};
 use crate::model::site::Site;
 use crate::oauth::scope::Scope;
+use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::Bytes32;
 
 pub mod sqlite;
@@ -381,6 +382,8 @@ pub trait GrantStore: Send + Sync {
     ) -> Result<Redemption>;
     /// Ends a sign-in whose tokens are out, for a reason that is an event. `false` if there was nothing to end.
     async fn revoke_grant(&self, id: GrantId, event: Event, detail: &str, context: &Context) -> Result<bool>;
+    /// Ends every sign-in whose tokens are out, for a reason that is an event: one record. How many of them could still have been renewed.
+    async fn revoke_all_grants(&self, event: Event, context: &Context) -> Result<u64>;
     /// Exchanges the present refresh token for its successor, for this key. `policy` is the kind's as of now.
     async fn rotate_refresh(
         &self,
@@ -456,6 +459,41 @@ pub struct AuditQuery {
     pub limit: u32,
 }
 
+/// A new signing key, sealed by the caller for the row of its id.
+#[derive(Clone, Debug)]
+pub struct NewSigningKey {
+    /// Key id: the thumbprint.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: SigningAlgorithm,
+    /// The private half, sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// A signing key as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSigningKey {
+    /// Key id.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: SigningAlgorithm,
+    /// The private half, sealed.
+    pub sealed: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it verifies nothing any more; `None`: it is the current one.
+    pub retires_at: Option<Timestamp>,
+}
+
+/// What becomes of a signing key that gets a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retirement {
+    /// It verifies until then.
+    At(Timestamp),
+    /// It leaked: it is dropped at once, and with it those of its algorithm that still verify.
+    AtOnce,
+}
+
 /// The audit log, and the sealed signing keys.
 #[async_trait]
 pub trait AuditStore: Send + Sync {
@@ -471,10 +509,21 @@ pub trait AuditStore: Send + Sync {
     async fn audit_hash(&self, id: i64) -> Result<Option<Bytes32>>;
     /// The newest instant in the log: time may not be before it.
     async fn latest_instant(&self) -> Result<Option<Timestamp>>;
-    /// Sealed signing keys, newest first: key id and record.
-    async fn signing_keys(&self) -> Result<Vec<(String, Vec<u8>)>>;
-    /// Adds one, if there is none yet. `false` if there is.
-    async fn add_first_signing_key(&self, kid: &str, sealed: &[u8], context: &Context) -> Result<bool>;
+    /// The signing keys that are not dropped: current ones first, then the newest first.
+    async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>>;
+    /// Adds the current key of an algorithm, if there is none yet. `false` if there is.
+    async fn add_first_signing_key(&self, new: &NewSigningKey, context: &Context) -> Result<bool>;
+    /// Makes `new` the current key of its algorithm in place of `former`. `false` if `former` is not the current one (any more), or the id of `new` was
+    /// in use before, also by a key that is dropped.
+    async fn rotate_signing_key(
+        &self,
+        former: &str,
+        new: &NewSigningKey,
+        retirement: Retirement,
+        context: &Context,
+    ) -> Result<bool>;
+    /// Drops the keys whose retirement has come. How many.
+    async fn drop_retired_signing_keys(&self, context: &Context) -> Result<usize>;
     /// Changes when another process has written, so that waiting pages can look again.
     async fn change_counter(&self) -> Result<i64>;
 }

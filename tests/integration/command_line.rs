@@ -357,6 +357,49 @@ async fn tls_by_commands_and_what_the_doctor_says() {
 }
 
 #[test]
+fn signing_keys_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let first = json(data, &["keys", "list"])[0].clone();
+    assert_eq!((first["algorithm"].as_str(), first["state"].as_str()), (Some("ES256"), Some("current")));
+    assert!(
+        first["rotates_at"].is_string() && first["retires_at"].is_null() && first["age_seconds"].is_u64(),
+        "{first}"
+    );
+    // Without somebody to ask, an emergency needs a word more, and says what it would do.
+    for words in
+        [&["keys", "rotate", "--emergency"][..], &["keys", "rotate", "--emergency", "--end-sign-ins", "--json"]]
+    {
+        refused(data, words, 1, "Every access token that is out is void");
+        refused(data, words, 1, "Nothing was changed. If that is what you want, add --yes");
+    }
+    refused(data, &["keys", "rotate", "--end-sign-ins"], 2, "--emergency");
+    refused(data, &["keys", "rotate", "--yes"], 2, "--emergency");
+    assert_eq!(json(data, &["keys", "list"])[0]["kid"], first["kid"]);
+
+    let rotated = json(data, &["keys", "rotate"]);
+    assert_eq!((rotated["emergency"].as_bool(), &rotated["rotated"][0]["former"]), (Some(false), &first["kid"]));
+    let listed = json(data, &["keys", "list"]);
+    let both = listed.as_array().unwrap();
+    assert_eq!((both.len(), &both[0]["kid"]), (2, &rotated["rotated"][0]["kid"]));
+    assert_eq!((both[1]["state"].as_str(), &both[1]["kid"]), (Some("retiring"), &first["kid"]));
+    assert_eq!(both[1]["retires_at"], rotated["rotated"][0]["former_retires_at"]);
+    let table = done(&run(data, &["keys", "list"]));
+    assert!(table.contains("current, rotates ") && table.contains("retiring until "), "{table}");
+    let said = done(&run(data, &["keys", "rotate"]));
+    assert!(said.contains("Nobody has to do anything") && said.contains("for 900 seconds"), "{said}");
+
+    let replaced = json(data, &["keys", "rotate", "--emergency", "--yes"]);
+    assert!(
+        replaced["rotated"][0]["former_retires_at"].is_null() && replaced["ended_sign_ins"].is_null(),
+        "{replaced}"
+    );
+    assert_eq!(json(data, &["keys", "list"]).as_array().unwrap().len(), 1);
+    let said = done(&run(data, &["keys", "rotate", "--emergency", "--end-sign-ins", "--yes"]));
+    assert!(said.contains("0 devices have to sign in again") && said.contains("signing-key-leak.md"), "{said}");
+}
+
+#[test]
 fn help_begins_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let help = done(&pairgate(folder.path(), &["--help"]).env("COLUMNS", "100").output().unwrap());
@@ -374,6 +417,7 @@ fn help_begins_with_what_to_do() {
       site      The site: its name and its networks
       operator  Add people, make sign-in links
       audit     Read and check the audit log
+      keys      List and rotate the keys that sign tokens
       tls       The local certificate authority: make it, show it, renew
       config    Show and check configuration
       doctor    Look whether this installation is as it should be

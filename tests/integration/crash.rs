@@ -101,7 +101,7 @@ async fn no_acknowledged_step_is_lost_by_a_kill_right_after_it_a_088() {
     operator.approve(&path, &shown).await.unwrap();
     broker = broker.killed_and_started(data); // approved
     let first = tokens(&mut device).await;
-    device.bound_key(&first).expect("signed by the key that was pinned five crashes ago");
+    device.bound_key(&first).await.expect("signed by the key that was pinned five crashes ago");
     broker = broker.killed_and_started(data); // redeemed
     assert!(is_error(&device.poll_token(HELD).await.unwrap(), "invalid_grant"), "a spent code stays spent");
     let TokenAnswer::Tokens(second) = device.refresh().await.unwrap() else { panic!("not refreshed") };
@@ -329,7 +329,7 @@ impl Player {
                 let device_code = self.code().device_code.clone();
                 match self.device.poll_token(HELD).await? {
                     TokenAnswer::Tokens(tokens) => {
-                        self.device.bound_key(&tokens)?;
+                        self.device.bound_key(&tokens).await?;
                         *self.token_answers.entry(device_code).or_default() += 1;
                         Step::Refresh(0)
                     }

@@ -505,7 +505,7 @@ async fn ed25519_keys_work_under_both_names_of_their_algorithm() {
     let mut device = test.twin("lobby-tv-01", &DeviceKey::generate_ed25519().unwrap());
     test.pair(&mut device).await;
     let tokens = test.signed_in(&ida, &mut device).await;
-    device.bound_key(&tokens).unwrap();
+    device.bound_key(&tokens).await.unwrap();
     for (alg, error) in [("EdDSA", "invalid_grant"), ("Ed25519", "invalid_grant"), ("ES256", "invalid_dpop_proof")] {
         let mut header = device.key.header("dpop+jwt");
         header["alg"] = alg.into();

@@ -21,6 +21,7 @@ mod pairing;
 mod private_key_jwt;
 mod resource;
 mod rotation;
+mod signing_keys;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

@@ -1,10 +1,14 @@
 //! The audit log and the signing keys.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use pairgate::clock::Timestamp;
 use pairgate::model::audit::{Actor, Context, Event, GENESIS};
 use pairgate::model::operator::Role;
-use pairgate::store::AuditQuery;
+use pairgate::oauth::signing_key::SigningAlgorithm;
+use pairgate::store::{AuditQuery, NewSigningKey, Retirement, Store};
 
 use super::{Bench, RIVALS, at, bytes, how_many, id, when};
 
@@ -92,21 +96,146 @@ pub async fn the_latest_instant_is_the_newest_records(bench: Bench) {
     assert_eq!(bench.store.latest_instant().await.unwrap(), Some(at(0)));
 }
 
+fn key(algorithm: SigningAlgorithm, kid: &str) -> NewSigningKey {
+    NewSigningKey { kid: kid.into(), algorithm, sealed: bytes(kid).to_vec() }
+}
+
+fn es256(kid: &str) -> NewSigningKey {
+    key(SigningAlgorithm::Es256, kid)
+}
+
+/// Id and retirement, in seconds, of the keys that are kept.
+async fn kept(store: &Arc<dyn Store>) -> Vec<(String, Option<i64>)> {
+    let keys = store.signing_keys().await.unwrap();
+    assert!(keys.iter().all(|key| key.sealed == bytes(&key.kid)), "each with what was sealed for it");
+    let seconds = |retires_at: Timestamp| (retires_at.millis() - at(0).millis()) / 1000;
+    keys.into_iter().map(|key| (key.kid, key.retires_at.map(seconds))).collect()
+}
+
+fn current(kid: &str) -> (String, Option<i64>) {
+    (kid.into(), None)
+}
+
+fn retiring(kid: &str, seconds: i64) -> (String, Option<i64>) {
+    (kid.into(), Some(seconds))
+}
+
 pub async fn of_many_first_signing_keys_at_once_one_is_kept(bench: Bench) {
     assert!(bench.store.signing_keys().await.unwrap().is_empty());
     let answers = bench
         .race(|store, index| async move {
-            let kid = format!("key {index}");
-            (store.add_first_signing_key(&kid, &bytes(&kid), &when(0)).await.unwrap(), kid)
+            let new = es256(&format!("key {index}"));
+            (store.add_first_signing_key(&new, &when(0)).await.unwrap(), new.kid)
         })
         .await;
-    let kept: Vec<_> = answers.iter().filter(|(is_kept, _)| *is_kept).map(|(_, kid)| kid.clone()).collect();
-    assert_eq!(kept.len(), 1);
+    let first: Vec<_> = answers.iter().filter(|(is_first, _)| *is_first).map(|(_, kid)| kid.clone()).collect();
+    assert_eq!(first.len(), 1);
+    assert_eq!(kept(&bench.store).await, [current(&first[0])]);
+    let known = bench.recorded(0, &["signing_key.minted"]).await;
+    // Each algorithm has a first one.
+    let rsa = key(SigningAlgorithm::Rs256, "rsa");
+    assert!(bench.store.add_first_signing_key(&rsa, &when(1)).await.unwrap());
+    assert!(!bench.store.add_first_signing_key(&key(SigningAlgorithm::Rs256, "rsa 2"), &when(1)).await.unwrap());
     let stored = bench.store.signing_keys().await.unwrap();
-    assert_eq!(stored, [(kept[0].clone(), bytes(&kept[0]).to_vec())]);
-    bench.recorded(0, &["signing_key.minted"]).await;
-    let given: Vec<bool> = answers.iter().map(|(is_kept, _)| *is_kept).collect();
-    assert_eq!(how_many(&given, &false), RIVALS - 1);
+    let rsa = stored.iter().find(|key| key.kid == "rsa").unwrap();
+    assert_eq!((rsa.algorithm, rsa.created_at, rsa.retires_at), (SigningAlgorithm::Rs256, at(1), None));
+    assert_eq!(stored.len(), 2);
+    bench.recorded(known, &["signing_key.minted"]).await;
+}
+
+pub async fn of_many_rotations_at_once_one_is_done(bench: Bench) {
+    for (retirement, event, left) in
+        [(Retirement::At(at(100)), "signing_key.rotated", 2), (Retirement::AtOnce, "signing_key.replaced", 1)]
+    {
+        let bench = Bench::new(bench.open);
+        bench.store.add_first_signing_key(&es256("first"), &when(0)).await.unwrap();
+        let answers = bench
+            .race(|store, index| async move {
+                let new = es256(&format!("key {index}"));
+                (store.rotate_signing_key("first", &new, retirement, &when(1)).await.unwrap(), new.kid)
+            })
+            .await;
+        let done: Vec<_> = answers.iter().filter(|(is_done, _)| *is_done).map(|(_, kid)| kid.clone()).collect();
+        assert_eq!(done.len(), 1, "{retirement:?}");
+        let kept = kept(&bench.store).await;
+        assert_eq!((&kept[0], kept.len()), (&current(&done[0]), left), "{retirement:?}");
+        bench.recorded(1, &[event]).await;
+    }
+}
+
+pub async fn a_rotation_is_of_the_current_key_of_its_algorithm_or_nothing(bench: Bench) {
+    let store = &bench.store;
+    store.add_first_signing_key(&es256("first"), &when(0)).await.unwrap();
+    store.add_first_signing_key(&key(SigningAlgorithm::Rs256, "rsa"), &when(0)).await.unwrap();
+    assert!(store.rotate_signing_key("first", &es256("second"), Retirement::At(at(100)), &when(1)).await.unwrap());
+    assert!(store.rotate_signing_key("second", &es256("third"), Retirement::At(at(200)), &when(2)).await.unwrap());
+    let before = store.signing_keys().await.unwrap();
+    let ids: Vec<_> = before.iter().map(|key| key.kid.as_str()).collect();
+    assert_eq!(ids, ["third", "rsa", "second", "first"], "current ones, then the newest");
+    let known = bench.records().await.len();
+    for (former, new) in [
+        ("first", es256("fourth")),                        // retiring
+        ("nobody", es256("fourth")),                       // never was
+        ("third", key(SigningAlgorithm::Rs256, "fourth")), // of the other algorithm
+        ("third", es256("first")),                         // would come back
+        ("third", es256("third")),                         // would stay
+        ("third", es256("rsa")),                           // taken
+    ] {
+        for retirement in [Retirement::At(at(300)), Retirement::AtOnce] {
+            assert!(!store.rotate_signing_key(former, &new, retirement, &when(3)).await.unwrap(), "{former}, {new:?}");
+        }
+    }
+    assert_eq!(store.signing_keys().await.unwrap(), before);
+    bench.recorded(known, &[]).await;
+}
+
+pub async fn an_emergency_drops_all_former_keys_for_ever_a_098(bench: Bench) {
+    let store = &bench.store;
+    store.add_first_signing_key(&es256("first"), &when(0)).await.unwrap();
+    store.add_first_signing_key(&key(SigningAlgorithm::Rs256, "rsa"), &when(0)).await.unwrap();
+    assert!(store.rotate_signing_key("first", &es256("second"), Retirement::At(at(100)), &when(1)).await.unwrap());
+    let known = bench.records().await.len();
+    assert!(store.rotate_signing_key("second", &es256("third"), Retirement::AtOnce, &when(2)).await.unwrap());
+    let left = [current("third"), current("rsa")];
+    assert_eq!(kept(store).await, left, "the other algorithm is not touched");
+    let known = bench.recorded(known, &["signing_key.replaced"]).await;
+    let record = bench.records().await.pop().unwrap();
+    assert_eq!(
+        (record.severity.as_str(), record.detail.as_str()),
+        ("alert", "ES256 key third; dropped: first, second")
+    );
+    // Nothing brings them back, also not after a restart.
+    let bench = bench.restarted();
+    for dropped in ["first", "second"] {
+        assert!(!bench.store.add_first_signing_key(&es256(dropped), &when(3)).await.unwrap());
+        for retirement in [Retirement::At(at(300)), Retirement::AtOnce] {
+            assert!(!bench.store.rotate_signing_key("third", &es256(dropped), retirement, &when(3)).await.unwrap());
+            assert!(!bench.store.rotate_signing_key(dropped, &es256("fourth"), retirement, &when(3)).await.unwrap());
+        }
+    }
+    assert_eq!(bench.store.drop_retired_signing_keys(&when(1000)).await.unwrap(), 0, "they are dropped already");
+    assert_eq!(kept(&bench.store).await, left);
+    bench.recorded(known, &[]).await;
+}
+
+pub async fn retired_keys_are_dropped_at_the_right_millisecond(bench: Bench) {
+    let store = &bench.store;
+    store.add_first_signing_key(&es256("first"), &when(0)).await.unwrap();
+    assert!(store.rotate_signing_key("first", &es256("second"), Retirement::At(at(100)), &when(1)).await.unwrap());
+    assert!(store.rotate_signing_key("second", &es256("third"), Retirement::At(at(200)), &when(2)).await.unwrap());
+    let early = Context { now: at(100).minus(Duration::from_millis(1)), ..when(0) };
+    let known = bench.records().await.len();
+    assert_eq!(store.drop_retired_signing_keys(&early).await.unwrap(), 0);
+    let left = [current("third"), retiring("second", 200), retiring("first", 100)];
+    assert_eq!(kept(store).await, left);
+    let dropped =
+        bench.race(|store, _| async move { store.drop_retired_signing_keys(&when(100)).await.unwrap() }).await;
+    assert_eq!((how_many(&dropped, &1), how_many(&dropped, &0)), (1, RIVALS - 1), "by one of many");
+    assert_eq!(kept(store).await, [current("third"), retiring("second", 200)]);
+    assert_eq!(store.drop_retired_signing_keys(&when(9_999_999)).await.unwrap(), 1);
+    assert_eq!(kept(store).await, [current("third")], "the current one stays, however old");
+    bench.recorded(known, &["signing_key.dropped", "signing_key.dropped"]).await;
+    assert!(!store.rotate_signing_key("third", &es256("first"), Retirement::AtOnce, &when(300)).await.unwrap());
 }
 
 pub async fn changes_of_another_node_show_in_the_counter(bench: Bench) {

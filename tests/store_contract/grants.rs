@@ -363,6 +363,35 @@ pub async fn a_redeemed_sign_in_is_revoked_once(bench: Bench) {
     assert_eq!(state(&bench, approved).await, GrantState::Approved, "what has no tokens out is not disturbed");
 }
 
+pub async fn all_sign_ins_are_ended_by_one_call(bench: Bench) {
+    let store = &bench.store;
+    let approver = bench.operator("dana", Role::Approver).await;
+    let mut redeemed = Vec::new();
+    for name in ["lobby-printer-01", "attic-printer-02"] {
+        let device = bench.active(name).await;
+        redeemed.push(bench.redeemed(&device, name, approver).await);
+    }
+    let device = bench.device("lobby-printer-01").await;
+    let once = bench.approved(&device, "once", approver).await;
+    let jkt = device.key.as_ref().unwrap().jkt;
+    assert_eq!(store.redeem_grant(once, &jkt, None, &when(6)).await.unwrap(), Redemption::Redeemed);
+    let approved = bench.approved(&device, "approved", approver).await;
+    let known = bench.records().await.len();
+    // At the end of the first two's idle time, less a second; the third has no refresh token, but its access token may be out.
+    let end = 6 + POLICY.idle.as_secs();
+    assert_eq!(store.revoke_all_grants(Event::AllSignInsEnded, &when(end - 1)).await.unwrap(), 2);
+    for grant in redeemed.iter().chain([&once]) {
+        assert_eq!(state(&bench, *grant).await, GrantState::Revoked);
+    }
+    assert_eq!(state(&bench, approved).await, GrantState::Approved, "what has no tokens out is not disturbed");
+    let known = bench.recorded(known, &["grant.all_revoked"]).await;
+    let rotation =
+        store.rotate_refresh(redeemed[0], &bytes("lobby-printer-01"), &bytes("next"), POLICY, &when(7)).await;
+    assert_eq!(rotation.unwrap(), Rotation::Gone);
+    assert_eq!(store.revoke_all_grants(Event::AllSignInsEnded, &when(end)).await.unwrap(), 0, "there is none left");
+    bench.recorded(known, &["grant.all_revoked"]).await;
+}
+
 pub async fn a_refresh_token_is_exchanged_once_and_its_retry_within_seconds(bench: Bench) {
     let store = &bench.store;
     let approver = bench.operator("dana", Role::Approver).await;

@@ -334,6 +334,7 @@ macro_rules! contract {
                     nothing_is_redeemed_without_approval_key_state_and_time
                     an_approver_who_lost_the_right_lets_nobody_in_a_047
                     a_redeemed_sign_in_is_revoked_once
+                    all_sign_ins_are_ended_by_one_call
                     a_refresh_token_is_exchanged_once_and_its_retry_within_seconds
                     of_many_refreshes_at_once_one_rotates
                     an_old_refresh_token_ends_the_sign_in
@@ -358,6 +359,10 @@ macro_rules! contract {
                     records_of_many_at_once_make_one_chain
                     the_latest_instant_is_the_newest_records
                     of_many_first_signing_keys_at_once_one_is_kept
+                    of_many_rotations_at_once_one_is_done
+                    a_rotation_is_of_the_current_key_of_its_algorithm_or_nothing
+                    an_emergency_drops_all_former_keys_for_ever_a_098
+                    retired_keys_are_dropped_at_the_right_millisecond
                     changes_of_another_node_show_in_the_counter
                     what_was_acknowledged_is_there_after_a_restart
                 }

@@ -321,3 +321,23 @@ fn by_checkpoint(test: &TestBroker) {
     let hand = Connection::open(test.data.path().join("pairgate.db")).unwrap();
     hand.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).unwrap();
 }
+
+#[tokio::test]
+async fn the_key_of_a_database_of_the_first_version_is_its_current_es256_key() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    let migration = |name: &str| {
+        let mut files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        std::fs::read_to_string(files.find(|path| path.to_string_lossy().ends_with(name)).unwrap()).unwrap()
+    };
+    let hand = Connection::open_in_memory().unwrap();
+    hand.execute_batch(&migration("__initial.sql")).unwrap();
+    hand.execute("INSERT INTO signing_keys (kid, sealed, created_at) VALUES ('first', x'00ff', 5)", []).unwrap();
+    hand.execute_batch(&migration("__signing_keys.sql")).unwrap();
+    let kept = hand.query_row("SELECT kid, algorithm, sealed, created_at, retires_at FROM signing_keys", [], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    });
+    let expected: (String, String, Vec<u8>, i64, Option<i64>) = ("first".into(), "ES256".into(), vec![0, 255], 5, None);
+    assert_eq!(kept.unwrap(), expected);
+    let second = "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) VALUES ('second', 'ES256', x'00', 6)";
+    assert!(hand.execute(second, []).is_err(), "two current keys of an algorithm can't be");
+}

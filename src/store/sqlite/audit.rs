@@ -1,14 +1,14 @@
-//! The audit log and the signing keys in SQLite.
+//! The audit log in SQLite. The SQL of the signing keys is in `signing_keys.rs`.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
-use super::{SqliteStore, all, change, failed, first, unsigned};
+use super::{SqliteStore, all, change, failed, first, signing_keys, unsigned};
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
 use crate::model::audit::{Context, Event, GENESIS, Record};
 use crate::secret::Bytes32;
-use crate::store::{AuditQuery, AuditStore, AuditVerdict, Result};
+use crate::store::{AuditQuery, AuditStore, AuditVerdict, NewSigningKey, Result, Retirement, StoredSigningKey};
 
 const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
 
@@ -157,28 +157,29 @@ impl AuditStore for SqliteStore {
         })
     }
 
-    async fn signing_keys(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        self.read(|connection| {
-            all(connection, "SELECT kid, sealed FROM signing_keys ORDER BY created_at DESC", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-        })
+    async fn signing_keys(&self) -> Result<Vec<StoredSigningKey>> {
+        self.read(signing_keys::all_kept)
     }
 
-    async fn add_first_signing_key(&self, kid: &str, sealed: &[u8], context: &Context) -> Result<bool> {
-        let (kid, sealed, context) = (kid.to_owned(), sealed.to_owned(), context.clone());
-        self.write(move |connection| {
-            let added = change(
-                connection,
-                "INSERT INTO signing_keys (kid, sealed, created_at) SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM signing_keys)",
-                params![kid, sealed, context.now.millis()],
-            )?;
-            if added == 1 {
-                append(connection, Event::SigningKeyMinted, None, &format!("key id {kid}"), &context)?;
-            }
-            Ok(added == 1)
-        })
-        .await
+    async fn add_first_signing_key(&self, new: &NewSigningKey, context: &Context) -> Result<bool> {
+        let (new, context) = (new.clone(), context.clone());
+        self.write(move |connection| signing_keys::add_first(connection, &new, &context)).await
+    }
+
+    async fn rotate_signing_key(
+        &self,
+        former: &str,
+        new: &NewSigningKey,
+        retirement: Retirement,
+        context: &Context,
+    ) -> Result<bool> {
+        let (former, new, context) = (former.to_owned(), new.clone(), context.clone());
+        self.write(move |connection| signing_keys::rotate(connection, &former, &new, retirement, &context)).await
+    }
+
+    async fn drop_retired_signing_keys(&self, context: &Context) -> Result<usize> {
+        let context = context.clone();
+        self.write(move |connection| signing_keys::drop_retired(connection, &context)).await
     }
 
     async fn change_counter(&self) -> Result<i64> {

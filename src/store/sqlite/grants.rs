@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
 use super::devices::{DEVICE, DEVICE_COLUMNS, device};
-use super::{SqliteStore, all, change, corrupt, first};
+use super::{SqliteStore, all, change, corrupt, first, unsigned};
 use crate::clock::Timestamp;
 use crate::id::{GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
@@ -351,6 +351,21 @@ fn newer_sign_in(connection: &Connection, grant: &Grant, now: Timestamp) -> rusq
     )
 }
 
+fn revoke_all(connection: &Connection, event: Event, context: &Context) -> rusqlite::Result<u64> {
+    let now = context.now.millis();
+    let alive = first(
+        connection,
+        "SELECT count(*) FROM grants WHERE state = 'redeemed' AND refresh_idle_until > ?1 AND refresh_ends_at > ?1",
+        [now],
+        |row| row.get(0),
+    )?;
+    let alive = unsigned(alive.unwrap_or(0));
+    // Also those without a refresh token, or past its end: their last access token may be out.
+    change(connection, "UPDATE grants SET state = 'revoked' WHERE state = 'redeemed'", [])?;
+    append(connection, event, None, &format!("{alive} sign-ins could still have been renewed"), context)?;
+    Ok(alive)
+}
+
 #[async_trait]
 impl GrantStore for SqliteStore {
     async fn mint_grant(&self, new: &NewGrant, context: &Context) -> Result<Mint> {
@@ -437,6 +452,11 @@ impl GrantStore for SqliteStore {
             Ok(revoked)
         })
         .await
+    }
+
+    async fn revoke_all_grants(&self, event: Event, context: &Context) -> Result<u64> {
+        let context = context.clone();
+        self.write(move |connection| revoke_all(connection, event, &context)).await
     }
 
     async fn rotate_refresh(

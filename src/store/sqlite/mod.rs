@@ -19,6 +19,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod signing_keys;
 mod writer;
 
 use writer::Writer;

@@ -1,5 +1,6 @@
 //! A broker under test: real sockets, real signatures, SQLite on disk, a clock that only the test moves.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use pairgate::model::operator::Role;
 use pairgate::model::resource::Resource;
 use pairgate::model::site::Site;
 use pairgate::oauth::roots::Roots;
+use pairgate::oauth::signing_key::SigningAlgorithm;
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{
     DeviceKey, PageOperator, PairingStatus, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire,
@@ -48,6 +50,7 @@ pub struct Setup {
     pub handshake_timeout: Duration,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
+    pub signing_algorithms: BTreeSet<SigningAlgorithm>,
 }
 
 impl Default for Setup {
@@ -62,6 +65,7 @@ impl Default for Setup {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
+            signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
         }
     }
 }
@@ -119,6 +123,8 @@ impl TestBroker {
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust: ClientTrust::from_pem(&setup.client_ca, &setup.client_crl).unwrap(),
             attestation_roots: setup.attestation_roots.clone(),
+            signing_algorithms: setup.signing_algorithms.clone(),
+            signing_key_lifetime: Config::default().signing_key_lifetime,
             ca_pem: ca.ca_pem().ok(),
         };
         let parts = Parts {
