@@ -11,7 +11,6 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use pairgate::broker::signing::KeyRotation;
 use pairgate::broker::{Broker, Caller, OpenError, Parts, Policy, UseCaseError};
 use pairgate::clock::Clock;
-use pairgate::config::Config;
 use pairgate::model::operator::Role;
 use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::secret::{MasterKey, Random};

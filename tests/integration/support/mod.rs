@@ -105,7 +105,9 @@ impl TestBroker {
     pub async fn with_tls(setup: Setup) -> Self {
         let data = Arc::new(tempfile::tempdir().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        LocalCa::in_data(data.path()).init(&["127.0.0.1".into(), "localhost".into()], START, false).unwrap();
+        // By the real clock: what a client thinks of the certificate is its own affair.
+        let now = Clock::system().now();
+        LocalCa::in_data(data.path()).init(&["127.0.0.1".into(), "localhost".into()], now, false).unwrap();
         Self::on(data, address, Clock::manual(START), Setup { has_tls: true, ..setup }).await
     }
 
