@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use webpki::EndEntityCert;
 
 use crate::clock::Timestamp;
 use crate::oauth::certificate::Certificate;
@@ -101,6 +102,21 @@ pub fn facts_of(path: &Path) -> Option<Facts> {
         not_before: instant(certificate.not_before),
         not_after: instant(certificate.not_after),
     })
+}
+
+/// Can the two be shown together?
+pub(super) fn check_pair(certificate: &Path, key: &Path) -> Result<(), TlsError> {
+    read(certificate, key).map(|_| ())
+}
+
+/// Is the first certificate in a PEM file for all these host names and addresses?
+pub(super) fn is_for(path: &Path, hosts: &[String]) -> bool {
+    let Ok(der) = CertificateDer::from_pem_file(path) else { return false };
+    let Ok(leaf) = EndEntityCert::try_from(&der) else { return false };
+    let is_good = |host: &String| {
+        ServerName::try_from(host.as_str()).is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    };
+    hosts.iter().all(is_good)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
