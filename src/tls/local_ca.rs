@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use crate::clock::Timestamp;
 use crate::secret::sha256;
 use crate::tls::TlsError;
-use crate::tls::files::{Facts, facts_of, hex, private_folder, write_whole};
+use crate::tls::files::{Facts, check_pair, facts_of, hex, is_for, private_folder, write_whole};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Devices that pinned it must be told of another.
@@ -114,12 +114,15 @@ impl LocalCa {
         self.write("server.pem", &certificate.pem(), 0o644)
     }
 
-    /// Renews the leaf if it is due, or does not carry these hosts any more; whether it did.
+    /// Renews the leaf if it is due, does not carry these hosts any more, or has lost its key; whether it did.
     ///
     /// # Errors
     /// As [`LocalCa::renew`].
     pub fn renew_if_due(&self, hosts: &[String], now: Timestamp) -> Result<bool, TlsError> {
-        let is_due = facts_of(&self.certificate()).is_none_or(|facts| facts.not_after.since(now) < RENEWAL);
+        let (certificate, key) = (self.certificate(), self.key());
+        let is_due = facts_of(&certificate).is_none_or(|facts| facts.not_after.since(now) < RENEWAL)
+            || !is_for(&certificate, hosts)
+            || check_pair(&certificate, &key).is_err();
         if is_due {
             self.renew(hosts, now)?;
         }
@@ -191,5 +194,13 @@ mod tests {
         assert!(!ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap());
         std::fs::write(ca.certificate(), "broken").unwrap();
         assert!(ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap(), "a broken one is mended");
+        std::fs::write(ca.key(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap(), "and one whose key is another's");
+        let moved = ["pairgate.example.org".to_owned()];
+        assert!(ca.renew_if_due(&moved, NOW.plus(61 * DAY)).unwrap(), "and one for another host");
+        for odd in ["pairgate.example.org", "pairgate.example.org.", "pair_gate.local", "xn--bro-hoa.example", "::1"] {
+            ca.renew_if_due(&[odd.to_owned()], NOW.plus(61 * DAY)).unwrap();
+            assert!(!ca.renew_if_due(&[odd.to_owned()], NOW.plus(61 * DAY)).unwrap(), "{odd} once, not every minute");
+        }
     }
 }

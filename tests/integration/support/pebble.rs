@@ -19,18 +19,12 @@ const INSTALL: &str = "Install it: apt-get install --no-install-recommends pebbl
 pub const LIFE: Duration = Duration::from_secs(90 * 86_400);
 
 /// What may differ.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Manner {
     /// Per cent of good nonces that it refuses.
     pub nonces_refused: u8,
     /// Per cent of valid authorizations that count for a later order, too.
     pub authorizations_kept: u8,
-}
-
-impl Default for Manner {
-    fn default() -> Self {
-        Self { nonces_refused: 0, authorizations_kept: 0 }
-    }
 }
 
 /// Both processes; ended when dropped.
