@@ -16,6 +16,7 @@ use crate::tls::local_ca::LocalCa;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(60);
+const NOT_RENEWED: &str = "the certificate could not be renewed; the former one stays in use";
 
 /// What shows the certificate.
 pub struct Transport {
@@ -57,14 +58,21 @@ impl Transport {
             Some(Tls::Acme(settings)) => {
                 let acme = AcmeCertificate::open(&config.data, settings.clone(), hosts, stopping.clone()).await?;
                 let now = Clock::system().now();
+                let mut failed = None;
                 if !acme.is_usable(now) {
-                    tracing::info!(
-                        "there is no certificate yet: asking {}; this may take two minutes",
-                        acme.describe()
-                    );
-                    acme.renew_if_due(now).await?;
+                    let whom = acme.describe();
+                    tracing::info!("there is no good certificate yet: asking {whom}; this may take two minutes");
+                    failed = acme.renew_if_due(now).await.err();
                 }
-                let files = CertificateFiles::open(&acme.certificate(), &acme.key())?;
+                let files = match (CertificateFiles::open(&acme.certificate(), &acme.key()), failed) {
+                    (Ok(files), None) => files,
+                    // For other hosts, or expired: better than nothing, and `keep_fresh` goes on trying.
+                    (Ok(files), Some(error)) => {
+                        tracing::error!(%error, "{NOT_RENEWED}");
+                        files
+                    }
+                    (Err(_), Some(error)) | (Err(error), None) => return Err(error.into()),
+                };
                 Some(Self { files, renewal: Renewal::Acme(acme) })
             }
         })
@@ -92,7 +100,7 @@ impl Transport {
             Renewal::Acme(acme) => acme.renew_if_due(now).await,
         };
         if let Err(error) = renewed {
-            tracing::error!(%error, "the certificate could not be renewed; the former one stays in use");
+            tracing::error!(%error, "{NOT_RENEWED}");
         }
         self.reload();
     }

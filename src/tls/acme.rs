@@ -177,9 +177,9 @@ impl AcmeCertificate {
         }
         match order.poll_ready(&POLLS).await {
             Ok(OrderStatus::Ready) => Ok(()),
-            Err(error @ Error::Timeout(_)) => Err(self.refused(&error)),
-            Ok(_) | Err(Error::Api(_)) => Err(self.not_proved(order).await),
-            Err(error) => Err(self.refused(&error)),
+            // The question itself was refused, or came to nothing; the order may still be good.
+            Err(error) if order.state().status != OrderStatus::Invalid => Err(self.refused(&error)),
+            Ok(_) | Err(_) => Err(self.not_proved(order).await),
         }
     }
 
@@ -192,6 +192,9 @@ impl AcmeCertificate {
             let host = authorization.identifier().to_string();
             let failed = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
             reasons.extend(failed.map(|problem| format!("{host}: {}", said(&Error::Api(problem.clone())))));
+        }
+        if reasons.is_empty() {
+            reasons.push("it gives no reason".into());
         }
         let host = self.hosts.first().map_or("", String::as_str);
         TlsError(format!(
