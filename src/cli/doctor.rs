@@ -12,8 +12,8 @@ use crate::cli::transport::hosts;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Tls};
 use crate::oauth::certificate::Certificate;
-use crate::tls::files::CertificateFiles;
-use crate::tls::local_ca::{Facts, LocalCa, facts_of};
+use crate::tls::files::{CertificateFiles, Facts, facts_of};
+use crate::tls::local_ca::LocalCa;
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

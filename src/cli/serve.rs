@@ -236,7 +236,11 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     // Before anybody can know that it runs: who then asks it to stop gets a clean stop.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let running = start(config, args.accept_clock).await?;
+    // A first certificate may take two minutes; who ends the process meanwhile need not wait for it.
+    let running = tokio::select! {
+        running = start(config, args.accept_clock) => running?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
     if args.accept_clock {
         running.broker().record_accepted_clock(&Caller::command_line()).await?;

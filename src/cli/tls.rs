@@ -8,7 +8,8 @@ use crate::cli::output;
 use crate::cli::transport::hosts;
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
-use crate::tls::local_ca::{Facts, LocalCa};
+use crate::tls::files::Facts;
+use crate::tls::local_ca::LocalCa;
 
 /// Commands on the server's certificate.
 #[derive(Debug, clap::Subcommand)]

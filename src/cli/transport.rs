@@ -10,11 +10,13 @@ use url::Url;
 use crate::broker::Broker;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Tls};
+use crate::tls::acme::AcmeCertificate;
 use crate::tls::files::CertificateFiles;
 use crate::tls::local_ca::LocalCa;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(60);
+const NOT_RENEWED: &str = "the certificate could not be renewed; the former one stays in use";
 
 /// What shows the certificate.
 pub struct Transport {
@@ -26,6 +28,7 @@ pub struct Transport {
 enum Renewal {
     Others,
     LocalCa(LocalCa, Vec<String>),
+    Acme(Arc<AcmeCertificate>),
 }
 
 impl Transport {
@@ -37,7 +40,7 @@ impl Transport {
         config: &Config,
         issuer: &Url,
         mtls_url: Option<&Url>,
-        _stopping: &watch::Receiver<bool>,
+        stopping: &watch::Receiver<bool>,
     ) -> anyhow::Result<Option<Self>> {
         let hosts = hosts([Some(issuer), mtls_url]);
         Ok(match &config.tls {
@@ -52,7 +55,26 @@ impl Transport {
                 let files = CertificateFiles::open(&ca.certificate(), &ca.key())?;
                 Some(Self { files, renewal: Renewal::LocalCa(ca, hosts) })
             }
-            Some(Tls::Acme(_)) => anyhow::bail!("tls.acme is not there yet"),
+            Some(Tls::Acme(settings)) => {
+                let acme = AcmeCertificate::open(&config.data, settings.clone(), hosts, stopping.clone()).await?;
+                let now = Clock::system().now();
+                let mut failed = None;
+                if !acme.is_usable(now) {
+                    let whom = acme.describe();
+                    tracing::info!("there is no good certificate yet: asking {whom}; this may take two minutes");
+                    failed = acme.renew_if_due(now).await.err();
+                }
+                let files = match (CertificateFiles::open(&acme.certificate(), &acme.key()), failed) {
+                    (Ok(files), None) => files,
+                    // For other hosts, or expired: better than nothing, and `keep_fresh` goes on trying.
+                    (Ok(files), Some(error)) => {
+                        tracing::error!(%error, "{NOT_RENEWED}");
+                        files
+                    }
+                    (Err(_), Some(error)) | (Err(error), None) => return Err(error.into()),
+                };
+                Some(Self { files, renewal: Renewal::Acme(acme) })
+            }
         })
     }
 
@@ -71,11 +93,14 @@ impl Transport {
     }
 
     /// One look: renews what is due, then reads what has changed.
-    pub fn run_once(&self, now: Timestamp) {
-        if let Renewal::LocalCa(ca, hosts) = &self.renewal
-            && let Err(error) = ca.renew_if_due(hosts, now)
-        {
-            tracing::error!(%error, "the certificate could not be renewed");
+    pub async fn run_once(&self, now: Timestamp) {
+        let renewed = match &self.renewal {
+            Renewal::Others => Ok(false),
+            Renewal::LocalCa(ca, hosts) => ca.renew_if_due(hosts, now),
+            Renewal::Acme(acme) => acme.renew_if_due(now).await,
+        };
+        if let Err(error) = renewed {
+            tracing::error!(%error, "{NOT_RENEWED}");
         }
         self.reload();
     }
@@ -85,7 +110,11 @@ impl Transport {
         let mut minute = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = minute.tick() => self.run_once(broker.now()),
+                _ = minute.tick() => {}
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
+            }
+            tokio::select! {
+                () = self.run_once(broker.now()) => {}
                 _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
             }
         }

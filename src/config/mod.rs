@@ -318,6 +318,11 @@ mod tests {
             ),
             ("[tls.acme]\ndirectory = 'https://acme.example'", "terms_agreed"),
             ("[tls.acme]\ndirectory = 'http://acme.example'\nterms_agreed = true", "https address"),
+            ("[tls.acme]\ndirectory = 'https://acme.example'\nterms_agreed = true", "host name"),
+            (
+                "public_url = 'https://10.1.2.3'\n[tls.acme]\ndirectory = 'https://acme.example'\nterms_agreed = true",
+                "host name",
+            ),
             ("[kinds.printer]\nclient_certificate = 'pki'", "client_ca"),
             ("listen = 'here'", "127.0.0.1:8628"),
             ("public_url = 'http://pairgate.example'", "https"),

@@ -97,6 +97,16 @@ impl Config {
             return refuse("with [tls], public_url must be the https address that devices and people use".into());
         }
         let client = &self.client;
+        if matches!(self.tls, Some(Tls::Acme(_))) {
+            let is_name = |url: &Url| url.domain().is_some();
+            let has_mtls_name = client.url.as_ref().map_or(client.listen.is_none(), is_name);
+            if !self.public_url.as_ref().is_some_and(is_name) || !has_mtls_name {
+                return refuse(
+                    "[tls.acme] needs public_url, and for mtls_listen mtls_url, with a host name: addresses are certified by [tls] local_ca = true"
+                        .into(),
+                );
+            }
+        }
         if client.from_header && self.trusted_proxies.is_empty() {
             return refuse("client_cert_header needs trusted_proxies: from anybody else the header is a lie".into());
         }

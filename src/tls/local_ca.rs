@@ -8,14 +8,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 
 use crate::clock::Timestamp;
-use crate::oauth::certificate::Certificate;
 use crate::secret::sha256;
 use crate::tls::TlsError;
+use crate::tls::files::{Facts, check_pair, facts_of, hex, is_for, private_folder, write_whole};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Devices that pinned it must be told of another.
@@ -28,15 +26,6 @@ const RENEWAL: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Clone, Debug)]
 pub struct LocalCa {
     folder: PathBuf,
-}
-
-/// What there is to say of a certificate.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// SHA-256 of the DER, as hexadecimal digits.
-    pub fingerprint: String,
-    /// Valid until then.
-    pub not_after: Timestamp,
 }
 
 impl LocalCa {
@@ -85,9 +74,7 @@ impl LocalCa {
                 self.folder.display()
             )));
         }
-        use std::os::unix::fs::DirBuilderExt as _;
-        let mut folder = std::fs::DirBuilder::new();
-        folder.recursive(true).mode(0o700).create(&self.folder).map_err(|error| self.failed(error))?;
+        private_folder(&self.folder).map_err(|error| self.failed(error))?;
         let key = KeyPair::generate().map_err(|error| self.failed(error))?;
         let name = format!("Pairgate local CA {}", &hex(&sha256(&[key.public_key_raw()]))[..8]);
         let mut params = CertificateParams::default();
@@ -127,12 +114,15 @@ impl LocalCa {
         self.write("server.pem", &certificate.pem(), 0o644)
     }
 
-    /// Renews the leaf if it is due, or does not carry these hosts any more; whether it did.
+    /// Renews the leaf if it is due, does not carry these hosts any more, or has lost its key; whether it did.
     ///
     /// # Errors
     /// As [`LocalCa::renew`].
     pub fn renew_if_due(&self, hosts: &[String], now: Timestamp) -> Result<bool, TlsError> {
-        let is_due = facts_of(&self.certificate()).is_none_or(|facts| facts.not_after.since(now) < RENEWAL);
+        let (certificate, key) = (self.certificate(), self.key());
+        let is_due = facts_of(&certificate).is_none_or(|facts| facts.not_after.since(now) < RENEWAL)
+            || !is_for(&certificate, hosts)
+            || check_pair(&certificate, &key).is_err();
         if is_due {
             self.renew(hosts, now)?;
         }
@@ -144,15 +134,8 @@ impl LocalCa {
         [facts_of(&self.file("ca.pem")), facts_of(&self.certificate())]
     }
 
-    /// A file gets its name when it is complete: a server that reads it at that moment must not find half of it.
     fn write(&self, name: &str, text: &str, mode: u32) -> Result<(), TlsError> {
-        use std::io::Write as _;
-        use std::os::unix::fs::PermissionsExt as _;
-        let mut draft = tempfile::NamedTempFile::new_in(&self.folder).map_err(|error| self.failed(error))?;
-        draft.write_all(text.as_bytes()).map_err(|error| self.failed(error))?;
-        draft.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(|error| self.failed(error))?;
-        draft.as_file().sync_all().map_err(|error| self.failed(error))?;
-        draft.persist(self.file(name)).map_err(|error| self.failed(error)).map(|_| ())
+        write_whole(&self.file(name), text, mode).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> TlsError {
@@ -167,20 +150,6 @@ fn validity(now: Timestamp, lifetime: Duration) -> Result<(OffsetDateTime, Offse
         (Ok(from), Ok(until)) => Ok((from, until)),
         _ => Err(TlsError("the clock of this machine is far off".into())),
     }
-}
-
-/// What there is to say of the first certificate in a PEM file.
-pub fn facts_of(path: &Path) -> Option<Facts> {
-    let der = CertificateDer::from_pem_file(path).ok()?;
-    let certificate = Certificate::from_der(&der).ok()?;
-    Some(Facts {
-        fingerprint: hex(&certificate.x5t),
-        not_after: Timestamp::from_millis(certificate.not_after.saturating_mul(1000)),
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -225,5 +194,13 @@ mod tests {
         assert!(!ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap());
         std::fs::write(ca.certificate(), "broken").unwrap();
         assert!(ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap(), "a broken one is mended");
+        std::fs::write(ca.key(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(ca.renew_if_due(&hosts(), NOW.plus(61 * DAY)).unwrap(), "and one whose key is another's");
+        let moved = ["pairgate.example.org".to_owned()];
+        assert!(ca.renew_if_due(&moved, NOW.plus(61 * DAY)).unwrap(), "and one for another host");
+        for odd in ["pairgate.example.org", "pairgate.example.org.", "pair_gate.local", "xn--bro-hoa.example", "::1"] {
+            ca.renew_if_due(&[odd.to_owned()], NOW.plus(61 * DAY)).unwrap();
+            assert!(!ca.renew_if_due(&[odd.to_owned()], NOW.plus(61 * DAY)).unwrap(), "{odd} once, not every minute");
+        }
     }
 }

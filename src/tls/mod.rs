@@ -6,8 +6,10 @@
 //! | [`files`] | certificate and key from files, read again when they change |
 //! | [`local_ca`] | a certificate authority of our own, and the leaf that it renews |
 //! | [`acme`] | certificates from an ACME server (RFC 8555) |
+//! | [`challenge`] | the listener by which that server makes sure that the host is ours |
 
 pub mod acme;
+pub mod challenge;
 pub mod files;
 pub mod local_ca;
 pub mod server;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
 
+mod acme;
 mod approval;
 mod architecture;
 mod attestation;
