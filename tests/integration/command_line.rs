@@ -417,8 +417,8 @@ fn help_begins_with_what_to_do() {
       site      The site: its name and its networks
       operator  Add people, make sign-in links
       audit     Read and check the audit log
-      keys      List and rotate the keys that sign tokens
       tls       The local certificate authority: make it, show it, renew
+      keys      List and rotate the keys that sign tokens
       config    Show and check configuration
       doctor    Look whether this installation is as it should be
       simulate  Play a device, or a fleet of them, against a broker

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::routing::post;
 use pairgate::broker::Caller;
 use pairgate::broker::pairing::Confirm;
+use pairgate::broker::signing::KeyRotation;
 use pairgate::model::device::{DeviceFacts, DeviceState};
 use pairgate::model::operator::Role;
 use pairgate::model::pairing as model;
@@ -488,14 +489,17 @@ async fn the_digits_are_over_the_key_that_the_answer_named_whatever_the_broker_s
         .unwrap();
     let code = |broker_jkt| model::comparison_code(device.key.thumbprint(), broker_jkt, &device_nonce, &broker_nonce);
     assert_eq!(code(&named), digits);
-    // As if the present key were another one than the named one.
+    // A key that the broker never had, or has dropped: its digits prove nothing.
     connection.execute("UPDATE pairings SET broker_jkt = ?", [[9_u8; 32]]).unwrap();
-    confirm(&test, &shown, Confirm::Number(&digits)).await.unwrap_err();
+    confirm(&test, &shown, Confirm::Number(&code(&[9; 32]))).await.unwrap_err();
     // Asked before the key was kept: no digits, and nothing that could fit; the QR code remains.
     connection.execute("UPDATE pairings SET broker_jkt = NULL", []).unwrap();
     confirm(&test, &shown, Confirm::Number("")).await.unwrap_err();
-    connection.execute("UPDATE pairings SET broker_jkt = ?", [[9_u8; 32]]).unwrap();
-    confirm(&test, &shown, Confirm::Number(&code(&[9; 32]))).await.unwrap();
+    // Rotated since, and kept: the digits are still over the key that the answer named.
+    test.advance(1);
+    test.broker.rotate_signing_keys(&Caller::command_line(), KeyRotation::Planned).await.unwrap();
+    connection.execute("UPDATE pairings SET broker_jkt = ?", [named]).unwrap();
+    confirm(&test, &shown, Confirm::Number(&digits)).await.unwrap();
 }
 
 #[tokio::test]
