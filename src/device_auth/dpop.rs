@@ -97,7 +97,10 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
     if htu == endpoint {
         return true;
     }
-    let has_tricks = htu.len() > 2048
+    // What the library would mend: `https:host/path`, `https:////host/path`.
+    let has_authority = htu.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
+    let has_tricks = !has_authority
+        || htu.len() > 2048
         || htu.contains(|character: char| character == '\\' || character.is_whitespace() || character.is_control());
     let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else {
         return false;
@@ -240,6 +243,9 @@ mod tests {
             "https://pairgate.example\\token",
             "https://pairgate.example/to ken",
             "https://pairgate.example/token;x",
+            "https:pairgate.example/token",
+            "https:/pairgate.example/token",
+            "https:///pairgate.example/token",
         ] {
             assert!(!is_same_address(other, ENDPOINT), "{other}");
         }
