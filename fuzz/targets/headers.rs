@@ -123,5 +123,3 @@ fuzz_target!(|data: &[u8]| {
         way_back(path);
     }
 });
-
-// `client_cert_header` (RFC 9440) will be a target of its own: its invariant is that of `addresses`, for certificates.

@@ -142,6 +142,9 @@ fn is_same_address(htu: &str, endpoint: &str) -> bool {
     }
     // The endpoint too: at a resource its path comes from the request, and parsing would resolve what the router behind takes literally.
     let has_tricks = has_tricks(htu) || has_tricks(endpoint);
+    // What the library would mend: `https:host/path`, `https:////host/path`.
+    let has_authority = htu.split_once("://").is_some_and(|(_, rest)| !rest.starts_with('/'));
+    let has_tricks = has_tricks || !has_authority;
     let (Ok(mut presented), Ok(configured), false) = (Url::parse(htu), Url::parse(endpoint), has_tricks) else {
         return false;
     };
@@ -288,6 +291,9 @@ mod tests {
             "https://pairgate.example\\token",
             "https://pairgate.example/to ken",
             "https://pairgate.example/token;x",
+            "https:pairgate.example/token",
+            "https:/pairgate.example/token",
+            "https:///pairgate.example/token",
         ] {
             assert!(!is_same_address(other, ENDPOINT), "{other}");
         }

@@ -52,16 +52,18 @@ pub fn client_address(tcp: IpAddr, headers: &HeaderMap, trusted: &[ipnet::IpNet]
     if !is_trusted(&tcp) {
         return tcp;
     }
-    let hops: Vec<&str> = headers
+    // As bytes: one that is no ASCII, sent by the client, must not take the proxy's own hop behind it away.
+    let hops: Vec<&[u8]> = headers
         .get_all("x-forwarded-for")
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .collect();
     let mut client = tcp;
     for hop in hops.into_iter().rev() {
         // A hop that is no address was invented by somebody; what stands left of it even more so.
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok()) else {
+            break;
+        };
         client = address.to_canonical();
         if !is_trusted(&client) {
             break;
@@ -157,7 +159,8 @@ pub const RETURN_COOKIE: &str = "__Host-return";
 
 /// Only the two pages that QR codes lead to, and only plain characters.
 pub fn is_return_path(path: &str) -> bool {
-    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.".contains(&byte));
+    // No dots: a browser would resolve dot segments, and arrive somewhere else.
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_".contains(&byte));
     is_plain && path.len() <= 256 && (path.starts_with("/approve?user_code=") || path.starts_with("/pair/"))
 }
 
@@ -248,7 +251,7 @@ mod tests {
     use super::*;
 
     fn forwarded(value: &str) -> HeaderMap {
-        HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), value.parse().unwrap())])
+        HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())])
     }
 
     #[test]
@@ -260,6 +263,8 @@ mod tests {
             ("10.0.0.1", "127.0.0.1, 198.51.100.7", "198.51.100.7"),
             ("10.0.0.1", "198.51.100.7, 10.0.0.2", "198.51.100.7"),
             ("10.0.0.1", "1.2.3.4, nonsense", "10.0.0.1"),
+            ("10.0.0.1", "é, 198.51.100.7", "198.51.100.7"),
+            ("10.0.0.1", "198.51.100.7, é", "10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1"),
         ] {
             assert_eq!(client_address(address(tcp), &forwarded(header), &trusted), address(expected), "{tcp} {header}");
@@ -278,6 +283,8 @@ mod tests {
             "https://evil.example/pair/",
             "/pair/x\r\nSet-Cookie: a=b",
             "/pair/;x",
+            "/pair/..",
+            "/pair/../devices",
             "/approve?user_code=<script>",
         ] {
             assert!(!is_return_path(bad), "{bad}");

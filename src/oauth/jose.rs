@@ -3,8 +3,12 @@
 //! [`UnverifiedJwt`] → [`UnverifiedJwt::verify`] → [`VerifiedJwt`]: claims of the first may be looked at, those of the second may be believed.
 //! RFC 7515 (JWS), 7519 (JWT), 8725 (what to refuse). Keys are in `jwk.rs`.
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::oauth::jwk::{Algorithm, Jwk, PublicKey};
 use crate::secret::from_b64u;
@@ -17,6 +21,31 @@ pub const MAX_JWT: usize = 4096;
 #[error("{0}")]
 pub struct JoseError(pub &'static str);
 
+/// A value that must stand as a JSON object. By itself serde also reads the members from an *array*, in their order: a message in which other readers see
+/// no header, no claims and no key (RFC 7515 section 4, RFC 7519 section 7.2, RFC 7517 section 4).
+#[derive(Clone, Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
 /// A JOSE header as received. Nothing of it says where to find a key: that comes from the registry or, to be compared with it, from `jwk`.
 #[derive(Debug, Deserialize)]
 struct Header {
@@ -24,7 +53,7 @@ struct Header {
     typ: Option<String>,
     kid: Option<String>,
     crit: Option<IgnoredAny>,
-    jwk: Option<Jwk>,
+    jwk: Option<Object<Jwk>>,
     jku: Option<IgnoredAny>,
     x5u: Option<IgnoredAny>,
     x5c: Option<Vec<String>>,
@@ -51,13 +80,14 @@ impl<'a, C: DeserializeOwned> Parts<'a, C> {
         if claims.contains('.') {
             return Err(malformed);
         }
-        let header: Header = serde_json::from_slice(&from_b64u(header).ok_or(malformed)?).map_err(|_| malformed)?;
+        let Object(header): Object<Header> =
+            serde_json::from_slice(&from_b64u(header).ok_or(malformed)?).map_err(|_| malformed)?;
         if header.crit.is_some() {
             return Err(JoseError("The header names critical extensions; none is understood."));
         }
         let algorithm =
             Algorithm::parse(&header.alg).ok_or(JoseError("The alg must be ES256, EdDSA, Ed25519 or RS256."))?;
-        let claims = serde_json::from_slice(&from_b64u(claims).ok_or(malformed)?)
+        let Object(claims) = serde_json::from_slice(&from_b64u(claims).ok_or(malformed)?)
             .map_err(|_| JoseError("A claim is missing, has the wrong type, or stands twice."))?;
         Ok(Self { header, algorithm, claims, signing_input, signature })
     }
@@ -122,7 +152,7 @@ impl<'a, C: DeserializeOwned> UnverifiedJwt<'a, C> {
     pub fn parse_up_to(text: &'a str, typ: &str, longest: usize) -> Result<Self, JoseError> {
         let parts = Parts::parse(text, longest)?;
         parts.must_be(typ)?;
-        let jwk = parts.header.jwk.as_ref().ok_or(JoseError("The header has no jwk."))?;
+        let Object(jwk) = parts.header.jwk.as_ref().ok_or(JoseError("The header has no jwk."))?;
         let key = PublicKey::from_jwk(jwk)?;
         if key.algorithm() != parts.algorithm {
             return Err(JoseError("The alg does not fit the key."));
@@ -274,6 +304,10 @@ mod tests {
             ("crit", with("crit", serde_json::json!(["exp"])), good),
             ("jwk missing", with("jwk", serde_json::Value::Null), good),
             ("jwk with d", with_jwk("d", "AAAA".into()), good),
+            ("jwk with dp", with_jwk("dp", "AAAA".into()), good),
+            ("jwk with dq", with_jwk("dq", "AAAA".into()), good),
+            ("jwk with qi", with_jwk("qi", "AAAA".into()), good),
+            ("jwk with oth", with_jwk("oth", serde_json::json!([])), good),
             ("jwk symmetric", with("jwk", serde_json::json!({"kty": "oct", "k": "AAAA"})), good),
             ("jwk RSA, weak", with("jwk", serde_json::json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"})), good),
             ("jwk on another curve", with_jwk("crv", "P-384".into()), good),
@@ -281,6 +315,18 @@ mod tests {
             ("jwk x padded", with_jwk("x", format!("{}=", jwk["x"].as_str().unwrap()).into()), good),
             ("jwk y missing", with_jwk("y", serde_json::Value::Null), good),
             ("jwk point not on the curve", with_jwk("y", jwk["x"].clone()), good),
+            ("header as an array", serde_json::json!(["ES256", "test+jwt", null, null, jwk, null, null, null]), good),
+            (
+                "jwk as an array",
+                with(
+                    "jwk",
+                    serde_json::json!([
+                        "EC", "P-256", jwk["x"], jwk["y"], null, null, null, null, null, null, null, null, null, null
+                    ]),
+                ),
+                good,
+            ),
+            ("claims as an array", with("kid", "x".into()), r#"["one"]"#),
             ("claim missing", with("kid", "x".into()), "{}"),
             ("claim of the wrong type", with("kid", "x".into()), r#"{"jti":1}"#),
             ("claim twice", with("kid", "x".into()), r#"{"jti":"one","jti":"two"}"#),

@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm as LibraryAlgorithm, DecodingKey};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::oauth::jose::JoseError;
+use crate::oauth::jose::{JoseError, Object};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, from_b64u, sha256};
 
 /// Signature algorithms that a device may use. `none` and HMAC can't even be named.
@@ -66,6 +66,10 @@ pub struct Jwk {
     k: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
     q: Option<IgnoredAny>,
+    dp: Option<IgnoredAny>,
+    dq: Option<IgnoredAny>,
+    qi: Option<IgnoredAny>,
+    oth: Option<IgnoredAny>,
 }
 
 /// The members that make the key, and that its thumbprint covers.
@@ -113,7 +117,9 @@ impl PublicKey {
     /// For another key type or curve, numbers of the wrong length or form, and any private member: whoever sends his private key has lost it
     /// (RFC 9449 section 4.3).
     pub fn from_jwk(jwk: &Jwk) -> Result<Self, JoseError> {
-        if jwk.d.is_some() || jwk.k.is_some() || jwk.p.is_some() || jwk.q.is_some() {
+        // All of RFC 7518 sections 6.2.2, 6.3.2 and 6.4: half of a private key is enough to find the rest.
+        let private = [&jwk.d, &jwk.k, &jwk.p, &jwk.q, &jwk.dp, &jwk.dq, &jwk.qi, &jwk.oth];
+        if private.iter().any(|member| member.is_some()) {
             return Err(JoseError("The jwk holds private members. Send only the public key, and make a new one."));
         }
         let coordinate = |value: &Option<String>| {
@@ -172,7 +178,7 @@ impl PublicKey {
     /// # Errors
     /// As [`PublicKey::from_jwk`], and for text that is no JWK.
     pub fn from_json(json: &str) -> Result<Self, JoseError> {
-        let jwk: Jwk = serde_json::from_str(json).map_err(|_| JoseError("This is no JWK."))?;
+        let Object(jwk): Object<Jwk> = serde_json::from_str(json).map_err(|_| JoseError("This is no JWK."))?;
         Self::from_jwk(&jwk)
     }
 
