@@ -1,4 +1,4 @@
-//! Headers and addresses that decide something: `X-Forwarded-For`, `Prefer`, `Cookie`, `Content-Type`, and the way back after signing in.
+//! Headers and addresses that decide something: `X-Forwarded-For`, `Prefer`, `Cookie`, `Content-Type`, `Client-Cert`, and the way back after signing in.
 //!
 //! An input is one byte for the TCP peer, then lines. The first byte of a line names the header.
 
@@ -7,11 +7,13 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use base64::Engine as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 use pairgate::http::device::preferred_wait;
-use pairgate::http::extract::{RETURN_COOKIE, client_address, cookie, is_form, is_return_path};
+use pairgate::http::extract::{RETURN_COOKIE, byte_sequence, client_address, cookie, is_form, is_return_path};
+use pairgate::oauth::certificate::{Certificate, MAX_CERTIFICATE};
 use url::Url;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -87,6 +89,17 @@ fn addresses(tcp: IpAddr, headers: &HeaderMap) {
     }
 }
 
+/// `Client-Cert` (RFC 9440): one spelling per value, bounded, and whatever it holds is read without harm.
+fn client_cert(text: &str) {
+    let Some(der) = byte_sequence(text) else { return };
+    assert!(der.len() <= 2 * MAX_CERTIFICATE, "larger than any certificate");
+    let again = base64::engine::general_purpose::STANDARD.encode(&der);
+    assert_eq!(text.trim_matches(' '), format!(":{again}:"), "two spellings of one value");
+    if let Ok(certificate) = Certificate::from_der(&der) {
+        assert_eq!(certificate.x5t, pairgate::secret::sha256(&[&der]));
+    }
+}
+
 fn way_back(path: &str) {
     if !is_return_path(path) {
         return;
@@ -121,5 +134,6 @@ fuzz_target!(|data: &[u8]| {
     // The rest of the first line as an address of ours.
     if let Some(path) = lines.split(|&byte| byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok()) {
         way_back(path);
+        client_cert(path);
     }
 });

@@ -147,3 +147,61 @@ fn every_attack_that_is_met_has_a_test_that_names_it() {
         met_attacks().into_iter().map(|id| format!("a_{id:03}")).filter(|id| !names.contains(id.as_str())).collect();
     assert!(missing.is_empty(), "no test names {missing:?}");
 }
+
+/// The clauses of the RFCs that say MUST, by the ids of `docs/conformance.md`: which of each family there are.
+const CLAUSES: [(&str, &[u32]); 12] = [
+    ("R-8628", &[1, 2, 3, 5, 7, 10, 11, 12, 14]),
+    ("R-9700", &[1, 2, 3, 4, 5, 6, 8, 9, 10, 13, 14, 16]),
+    ("R-UPD", &[1, 2, 3]),
+    ("R-8414", &[1, 2, 3, 4, 5, 6, 7]),
+    ("R-9449", &[1, 4, 5, 6, 7, 8, 9]),
+    ("R-8705", &[1, 2, 4, 6]),
+    ("R-7523", &[1, 3, 4, 5]),
+    ("R-7009", &[1, 2, 4]),
+    ("R-7662", &[1, 2, 3, 4]),
+    ("R-9068", &[1, 2, 3, 4, 5]),
+    ("R-8707", &[1]),
+    ("R-9207", &[1, 2, 3]),
+];
+
+/// `docs/conformance.md` leaves no clause out, and names only tests that there are.
+#[test]
+fn every_clause_that_says_must_is_linked_to_a_test_that_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/conformance.md")).unwrap();
+    let rows: Vec<Vec<&str>> = document
+        .lines()
+        .filter(|line| line.starts_with("| R-") || line.starts_with("| D-"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let listed: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+    let wanted =
+        CLAUSES.iter().flat_map(|(family, numbers)| numbers.iter().map(move |number| format!("{family}-{number:02}")));
+    let missing: Vec<String> = wanted
+        .chain((1..=6).map(|number| format!("D-{number:02}")))
+        .filter(|id| !listed.contains(id.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/conformance.md: {missing:?}");
+
+    let is_test = |path: &Path, name: &str| {
+        let text = fs::read_to_string(path).unwrap();
+        let end = text.find(&format!("fn {name}("));
+        // The attribute stands in the lines just above.
+        end.is_some_and(|end| {
+            text[..end].lines().rev().take(4).any(|line| line.contains("#[test]") || line.contains("tokio::test"))
+        })
+    };
+    let sources = rust_files(&root.join("src"));
+    for row in &rows {
+        let (id, tests) = (row[0], row[3]);
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty() || tests.starts_with("not applicable: "), "{id} has neither a test nor a reason");
+        for name in names {
+            let is_there = match name.split_once("::") {
+                Some((file, name)) => is_test(&root.join(format!("tests/integration/{file}.rs")), name),
+                None => sources.iter().any(|path| is_test(path, name)),
+            };
+            assert!(is_there, "{id}: there is no test {name}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use pairgate::clock::Clock;
 use pairgate::model::operator::Role;
 use pairgate::model::resource::Resource;
 use pairgate::oauth::jwk::PublicKey;
+use pairgate::oauth::signing_key::SigningAlgorithm;
 use pairgate::simulator::{DeviceKey, PageOperator, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, jose};
 use serde_json::{Value, json};
 
@@ -445,4 +446,26 @@ async fn a_stolen_database_holds_no_token_no_code_and_no_key_a_077() {
     ] {
         assert!(!has(&needle), "{what}");
     }
+}
+
+/// RS256 is on offer, as RFC 9068 section 2.1 wants it: for a resource that asks for it, and for no other.
+#[tokio::test]
+async fn a_resource_may_have_its_tokens_signed_with_rs256_r_9068() {
+    let mut bench = Bench::with(|setup| setup.resources[0].signing_algorithm = SigningAlgorithm::Rs256).await;
+    let there = bench.sign_in(Some(SCAN)).await;
+    let header = jose::peek(&there.access_token).unwrap().header;
+    assert_eq!((&header["alg"], &header["typ"]), (&json!("RS256"), &json!("at+jwt")));
+    assert_eq!(bench.introspect(&there.access_token).await["active"], true);
+    let jwks = bench.test.wire.send(bench.test.wire.get(&bench.test.url("/jwks"))).await.unwrap().json().unwrap();
+    let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == header["kid"]).expect("its key");
+    assert_eq!((&key["kty"], &key["alg"], &key["use"]), (&json!("RSA"), &json!("RS256"), &json!("sig")));
+    // Verified by a library, from what anybody can fetch.
+    let decoding =
+        jsonwebtoken::DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap()).unwrap();
+    let (signed, signature) = there.access_token.rsplit_once('.').unwrap();
+    let verified =
+        jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &decoding, jsonwebtoken::Algorithm::RS256);
+    assert!(verified.unwrap());
+    let elsewhere = bench.sign_in(Some(PRINT)).await;
+    assert_eq!(jose::peek(&elsewhere.access_token).unwrap().header["alg"], "ES256");
 }
