@@ -12,6 +12,7 @@ use axum::{Form, Json, Router};
 use pairgate::clock::Clock;
 use pairgate::model::kind::DEFAULT_RESOURCE;
 use pairgate::model::operator::Role;
+use pairgate::model::resource::Resource;
 use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::resource::{Guard, GuardBuilder};
 use pairgate::simulator::{DeviceKey, PageOperator, RawAnswer, SimulatedDevice, TokenAnswer, Tokens, Wire, jose};
@@ -291,4 +292,29 @@ async fn without_the_broker_the_answer_is_503_not_yes() {
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{issuer}");
         assert!(asking.files().is_empty() && checking.files().is_empty());
     }
+}
+
+/// Broker and service together: a device that is suspended is out at the service within ten seconds, and a token for another service never was in.
+#[tokio::test]
+async fn a_suspended_device_is_out_at_the_service_that_asks_the_broker_a_096() {
+    let own = SigningKey::from_pkcs8(&SigningKey::generate(SigningAlgorithm::Es256).unwrap()).unwrap();
+    let mut setup = Setup::default();
+    setup.resources = vec![Resource { keys: vec![own.public().clone()], ..Resource::plain(DEFAULT_RESOURCE) }];
+    setup.kinds[0].resources = vec![DEFAULT_RESOURCE.into(), OTHER_RESOURCE.into()];
+    let test = TestBroker::with(setup).await;
+    let ida = test.operator("ida", Role::Admin).await;
+    let printer = test.paired("lobby-printer-01", "printer").await;
+    let service = Service::start(&test.issuer, &test.clock, |builder| builder.introspection(own)).await;
+    let mut bench = Bench { test, ida, printer, service };
+    let here = bench.signed_in("scan.write", DEFAULT_RESOURCE).await;
+    let elsewhere = bench.signed_in("scan.write", OTHER_RESOURCE).await;
+    let key = bench.printer.key.clone();
+    assert_eq!(bench.service.upload(&key, &here.access_token, "1.pdf", b"x").await.status, 201);
+    let answer = bench.service.upload(&key, &elsewhere.access_token, "2.pdf", b"x").await;
+    is_refused(&answer, 401, "invalid_token", "for another service");
+    bench.test.suspend("lobby-printer-01").await;
+    bench.test.advance(10);
+    let answer = bench.service.upload(&key, &here.access_token, "3.pdf", b"x").await;
+    is_refused(&answer, 401, "invalid_token", "suspended");
+    assert_eq!(bench.service.files().len(), 1);
 }
