@@ -13,6 +13,7 @@ use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome,
 use crate::id::GrantId;
 use crate::model::device::PinnedKey;
 use crate::model::grant::MAX_WRONG_NUMBERS;
+use crate::model::resource::Resource;
 use crate::model::user_code::normal_form;
 use crate::store::Decision;
 
@@ -110,13 +111,19 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
         abilities: review.kind.words(&review.grant.scope, review.resource),
-        lasts: format!("for {}", span(lasts.as_secs())),
+        lasts: where_and_how_long(review.resource, lasts),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),
         expires: when(review.grant.expires_at, now),
         errors,
     };
     page(status, &approve)
+}
+
+/// At which service, if configuration has a word for it, and for how long.
+fn where_and_how_long(resource: &Resource, lasts: std::time::Duration) -> String {
+    let span = span(lasts.as_secs());
+    if resource.label == resource.id { format!("for {span}") } else { format!("at {}, for {span}", resource.label) }
 }
 
 /// The facts, each with how it is known. What could not be verified is said, too.

@@ -291,6 +291,7 @@ async fn a_resource_limits_scopes_and_lives_and_says_them_in_words_r_8707() {
     let mut bench = Bench::with(|setup| {
         setup.resources[0].scopes = vec![("scan.write".into(), "lay scans into the archive".into())];
         setup.resources[0].access_token_lifetime = Some(Duration::from_secs(120));
+        setup.resources[0].label = "the scan archive".into();
     })
     .await;
     let code = bench.device.request_code(None, Some(SCAN)).await.unwrap();
@@ -298,6 +299,7 @@ async fn a_resource_limits_scopes_and_lives_and_says_them_in_words_r_8707() {
     let page = bench.operator.get(&path).await.unwrap();
     assert!(page.body.contains("lay scans into the archive"), "{}", page.body);
     assert!(!page.body.contains("fetch print jobs"), "a scope that this resource has not");
+    assert!(page.body.contains("at the scan archive, for 8 hours"), "where, in words: {}", page.body);
     bench.test.advance(60);
     let number = bench.test.pending(&mut bench.device).await.unwrap();
     bench.operator.approve(&path, &number).await.unwrap();
