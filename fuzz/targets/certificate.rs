@@ -25,7 +25,10 @@ const NOW: Timestamp = Timestamp::from_millis(1_893_456_000_000);
 
 static TRUST: LazyLock<ClientTrust> = LazyLock::new(|| {
     let (authority, revoked) = (include_bytes!("../fixtures/ca.pem"), include_bytes!("../fixtures/revoked.pem"));
-    ClientTrust::from_pem(&[authority.to_vec()], &[revoked.to_vec()]).expect("the fixed authority")
+    let mut trust = ClientTrust::default();
+    trust.add_authorities(authority).expect("the fixed authority");
+    trust.add_revoked(revoked).expect("its list");
+    trust
 });
 /// What the authority has signed and neither revoked nor let expire, to be shown as a leaf.
 static VOUCHED: [&[u8]; 5] = [

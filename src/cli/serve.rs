@@ -18,7 +18,7 @@ use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::{ClientCertificates, Config, Tls};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
@@ -72,7 +72,7 @@ pub async fn open_broker(
         kinds: config.kinds.clone(),
         resources: config.resources.clone(),
         mtls_url,
-        client_trust: ClientTrust::from_pem(&files(&client.authorities)?, &files(&client.revoked)?)?,
+        client_trust: client_trust(client)?,
         attestation_roots,
         signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
         signing_key_lifetime: config.signing_key_lifetime,
@@ -197,8 +197,17 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
-    paths.iter().map(|path| std::fs::read(path).with_context(|| path.display().to_string())).collect()
+/// Reads the authorities for client certificates and their revocation lists.
+fn client_trust(client: &ClientCertificates) -> anyhow::Result<ClientTrust> {
+    let mut trust = ClientTrust::default();
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+    for path in &client.authorities {
+        trust.add_authorities(&read(path)?).with_context(|| format!("client_ca: {}", path.display()))?;
+    }
+    for path in &client.revoked {
+        trust.add_revoked(&read(path)?).with_context(|| format!("client_crl: {}", path.display()))?;
+    }
+    Ok(trust)
 }
 
 /// Looks once a second whether another process, the command line for example, has changed what somebody here waits for, or the signing keys.

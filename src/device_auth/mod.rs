@@ -187,7 +187,7 @@ impl Authenticator {
     }
 
     /// Are there authorities for client certificates?
-    pub const fn has_authorities(&self) -> bool {
+    pub fn has_authorities(&self) -> bool {
         !self.trust.is_empty()
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, RevocationOptions, anchor_from_trusted_cert};
 
 /// Why a file holds no roots.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +59,31 @@ impl Roots {
     /// # Errors
     /// What is wrong with it.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<(), webpki::Error> {
+        self.verify_unless(chain, now, None)
+    }
+
+    /// The same, and nothing in the chain is revoked.
+    ///
+    /// # Errors
+    /// As [`Roots::verify`]; `CertRevoked`.
+    pub fn verify_unless(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: i64,
+        revoked: Option<RevocationOptions<'_>>,
+    ) -> Result<(), webpki::Error> {
         let (leaf, intermediates) = chain.split_first().ok_or(webpki::Error::UnknownIssuer)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
         EndEntityCert::try_from(leaf)?
-            .verify_for_usage(ALL_VERIFICATION_ALGS, &self.0, intermediates, now, KeyUsage::client_auth(), None, None)
+            .verify_for_usage(
+                ALL_VERIFICATION_ALGS,
+                &self.0,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                revoked,
+                None,
+            )
             .map(|_| ())
     }
 }

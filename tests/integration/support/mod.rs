@@ -120,11 +120,14 @@ impl TestBroker {
         let issuer = format!("{scheme}://{}", listener.local_addr().unwrap());
         let mtls = format!("https://{}", mtls_listener.local_addr().unwrap());
         let ca = LocalCa::in_data(data.path());
+        let mut client_trust = ClientTrust::default();
+        setup.client_ca.iter().for_each(|pem| client_trust.add_authorities(pem).unwrap());
+        setup.client_crl.iter().for_each(|pem| client_trust.add_revoked(pem).unwrap());
         let policy = Policy {
             kinds: setup.kinds.clone(),
             resources: setup.resources.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
-            client_trust: ClientTrust::from_pem(&setup.client_ca, &setup.client_crl).unwrap(),
+            client_trust,
             attestation_roots: setup.attestation_roots.clone(),
             signing_algorithms: setup.signing_algorithms.clone(),
             signing_key_lifetime: Config::default().signing_key_lifetime,
