@@ -1,4 +1,4 @@
-//! `pairgate doctor`: is this installation as it should be? Looks, and changes nothing.
+//! `pairgate doctor`: is this installation as it should be? Looks, and mends nothing; opens the database as every command does.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

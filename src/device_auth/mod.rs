@@ -9,7 +9,7 @@
 //!    same assertion again with the new proof (R-7523-04).
 //! 4. The registry pins this key to this `client_id`, and the signatures fit. Known and unknown devices get the same `invalid_client`.
 //! 5. A proof beside another method is by the same pinned key.
-//! 6. `jti` values are used up ([`replay`]).
+//! 6. `jti` values are used up ([`replay`]); a proof's together with its signature, so a bare proof's before the registry is asked.
 
 use std::net::IpAddr;
 

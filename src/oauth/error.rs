@@ -1,4 +1,5 @@
-//! The error table: every answer that is not a success at `/device_authorization` and `/token` (RFC 6749 section 5.2, RFC 8628 section 3.5, RFC 9449 section 5).
+//! The error table: every answer that is not a success at the client endpoints (RFC 6749 section 5.2, RFC 8628
+//! section 3.5, RFC 9449 section 5; RFC 7009 and RFC 7662 use the same).
 //!
 //! A device stops for good on an `error` that it does not know. So an outage has none (status 503, [`OAuthError::Unavailable`]), and being too fast is
 //! `slow_down`, never a bare 429 on a poll.

@@ -123,7 +123,7 @@ pub enum TokenAnswer {
     Expired,
     /// Signed in.
     Tokens(Tokens),
-    /// Any other error of section 2.3.
+    /// Any other error of section 2.6.
     Error {
         /// HTTP status.
         status: u16,
