@@ -246,6 +246,10 @@ impl Authenticator {
         match credential(presented, form)? {
             Credential::Assertion(text) => {
                 let client_id = self.timely(text, &said, now)?.client_id().to_owned();
+                // RFC 7521 section 4.2; as for devices.
+                if said.client_id.is_some_and(|named| named != client_id) {
+                    return Err(refused(&client_id, "another client_id beside the assertion"));
+                }
                 let mut used = None;
                 for key in keys(&client_id) {
                     used = used.or(self.timely(text, &said, now)?.verify(key).ok());

@@ -180,6 +180,14 @@ async fn only_configured_resources_may_ask_about_tokens_a_078() {
     }
     assert_eq!(bench.test.count("introspection.refused").await, refused.len());
     let assertion = bench.assertion(SCAN, &bench.scan_key);
+    let other = [
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", assertion.as_str()),
+        ("client_id", PRINT),
+        ("token", token),
+    ];
+    let answer = post(&bench.test.wire, &bench.test.url(INTROSPECT), &other, &[]).await;
+    is_error(&answer, 401, "invalid_client", "another resource's id beside the assertion");
     let form = |token: &'static str| {
         vec![
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned()),
