@@ -45,6 +45,8 @@ pub struct TimelyAssertion<'a> {
 /// The one use of an assertion: to be noted until `exp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssertionUse {
+    /// Of the client.
+    pub client: Bytes32,
     /// Of client and `jti`.
     pub hash: Bytes32,
     /// Seconds since 1970.
@@ -129,7 +131,8 @@ impl TimelyAssertion<'_> {
         // The length keeps client and jti apart.
         let client = verified.claims.sub.as_bytes();
         let length = client.len().to_be_bytes();
-        Ok(AssertionUse { hash: sha256(&[b"assertion", &length, client, verified.claims.jti.as_bytes()]), exp })
+        let hash = sha256(&[b"assertion", &length, client, verified.claims.jti.as_bytes()]);
+        Ok(AssertionUse { client: sha256(&[client]), hash, exp })
     }
 }
 

@@ -9,7 +9,7 @@
 //!    same assertion again with the new proof (R-7523-04).
 //! 4. The registry pins this key to this `client_id`, and the signatures fit. Known and unknown devices get the same `invalid_client`.
 //! 5. A proof beside another method is by the same pinned key.
-//! 6. `jti` values are used up ([`replay`]).
+//! 6. `jti` values are used up ([`replay`]). Last, so that strangers can't fill the memory of them.
 
 use std::net::IpAddr;
 
@@ -213,9 +213,11 @@ impl Authenticator {
         match credential {
             Credential::Proof => {
                 let proof = fresh.ok_or_else(|| said.stranger("without a proof"))?;
-                let jkt = proof.verify(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
+                let proof = proof.verify().map_err(|error| said.proof_refused(error))?;
+                let jkt = proof.jkt;
                 let device = device(store, client_id).await?;
                 let device = pinned(store, device, &jkt, &said, now).await?;
+                proof.use_up(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
                 Ok(AuthenticatedDevice { device, jkt, confirmation: Some(Confirmation::Key(jkt)), assertion: None })
             }
             Credential::Assertion(text) => self.by_assertion(store, text, fresh, &said, now).await,
@@ -339,7 +341,7 @@ impl Authenticator {
 
     /// 6. `Err(None)` if there is no more room to remember.
     fn use_up(&self, used: &AssertionUse, now: Timestamp) -> Result<(), Option<&'static str>> {
-        match self.assertions.note(&used.hash, used.exp, assertion::LEEWAY, now) {
+        match self.assertions.note(used, assertion::LEEWAY, now) {
             replay::Seen::New => Ok(()),
             replay::Seen::Before => Err(Some("an assertion that was used before")),
             replay::Seen::Full => Err(None),
@@ -386,8 +388,10 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<Option<Confirmation>, Refused> {
         let Some(proof) = fresh else { return Ok(None) };
-        let by = proof.verify(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
+        let proof = proof.verify().map_err(|error| said.proof_refused(error))?;
+        let by = proof.jkt;
         if is_equal(&by, jkt) {
+            proof.use_up(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
             return Ok(Some(Confirmation::Key(by)));
         }
         let error = OAuthError::InvalidDpopProof("The proof is not by the device's pinned key.");
