@@ -217,6 +217,7 @@ impl Authenticator {
                 let jkt = proof.jkt;
                 let device = device(store, client_id).await?;
                 let device = pinned(store, device, &jkt, &said, now).await?;
+                self.needs_no_certificate(&device, &said)?;
                 proof.use_up(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
                 Ok(AuthenticatedDevice { device, jkt, confirmation: Some(Confirmation::Key(jkt)), assertion: None })
             }
@@ -330,6 +331,7 @@ impl Authenticator {
             _ => return Err(said.not_its_key(device.as_ref(), "an assertion that its pinned key did not sign")),
         };
         let Some(device) = device else { return Err(said.stranger("with an assertion")) };
+        self.needs_no_certificate(&device, said)?;
         let jkt = key.jkt();
         let confirmation = self.beside(fresh, &jkt, &device, said, now)?;
         self.use_up(&used, now).map_err(|why| match why {
@@ -376,6 +378,14 @@ impl Authenticator {
         let by_proof = self.beside(fresh, &jkt, &device, said, now)?;
         let confirmation = Some(by_proof.unwrap_or(Confirmation::Certificate(leaf.x5t)));
         Ok(AuthenticatedDevice { device, jkt, confirmation, assertion: None })
+    }
+
+    /// Without this, the key of a certificate that was revoked, or never issued, would get in by another method.
+    fn needs_no_certificate(&self, device: &Device, said: &Said<'_>) -> Result<(), Refused> {
+        if self.certified_kinds.contains(&device.facts.kind) {
+            return Err(said.not_its_key(Some(device), "its key, without the certificate that its kind wants"));
+        }
+        Ok(())
     }
 
     /// 5. A proof beside another method: by the pinned key, or the request is refused.
