@@ -361,6 +361,30 @@ async fn certificate_headers_count_only_from_a_trusted_proxy_a_014() {
     }
 }
 
+/// Behind a proxy both sides come in by one listener. The host of client certificates is for devices alone all the same: no pages, no sessions.
+#[tokio::test]
+async fn the_host_for_certificates_has_no_pages_also_behind_a_proxy_a_090() {
+    let proxy = vec!["127.0.0.1/32".parse().unwrap()];
+    let test = TestBroker::with(Setup { client_cert_header: true, trusted_proxies: proxy, ..Setup::default() }).await;
+    let host = test.mtls.strip_prefix("https://").unwrap();
+    for (path, expected) in [
+        ("/", 421),
+        ("/sign-in", 421),
+        ("/devices", 421),
+        ("/approve", 421),
+        ("/assets/logo.svg", 421),
+        ("/nowhere", 421),
+        ("/jwks", 200),
+        ("/.well-known/oauth-authorization-server", 200),
+    ] {
+        let answer = test.wire.send(test.wire.get(&test.url(path)).header("host", host)).await.unwrap();
+        assert_eq!(answer.status, expected, "{path}");
+    }
+    let form = [("client_id", "lobby-printer-01")];
+    let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), &form, &[("host", host)]).await;
+    is_error(&answer, 401, "invalid_client", "a device of that host");
+}
+
 /// A device with a key of this algorithm signs a proof and an assertion, and both are taken.
 async fn signs_by(test: &TestBroker, algorithm: &str) {
     let key = match algorithm {
