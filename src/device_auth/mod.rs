@@ -168,9 +168,6 @@ pub fn is_phishing_client_id(id: &str) -> bool {
     PHISHING_CLIENT_IDS.iter().any(|known| known.eq_ignore_ascii_case(id))
 }
 
-/// A key that nobody has (the example of RFC 9449 section 6.1): so that an unknown client costs the same signature check as a known one (A-002).
-const DECOY: &str = r#"{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"}"#;
-
 impl Authenticator {
     /// For one issuer and these authorities.
     ///
@@ -321,9 +318,11 @@ impl Authenticator {
             Some(device) => store.pinned_key(device).await?,
             None => None,
         };
+        let algorithm = assertion.algorithm();
         let key = key.as_deref().and_then(|json| PublicKey::from_json(json).ok());
+        let key = key.filter(|key| key.algorithm() == algorithm);
         let is_known = key.is_some();
-        let Some(key) = key.or_else(|| PublicKey::from_json(DECOY).ok()) else {
+        let Some(key) = key.or_else(|| PublicKey::from_json(assertion::decoy(algorithm)).ok()) else {
             return Err(Refused::plain(OAuthError::Unavailable));
         };
         let used = match assertion.verify(&key) {
