@@ -10,7 +10,7 @@ use crate::cli::output;
 use crate::cli::serve::broker_to_look_at;
 use crate::cli::transport::hosts;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Tls};
+use crate::config::{Config, Tls, is_wide};
 use crate::oauth::certificate::Certificate;
 use crate::tls::files::{CertificateFiles, Facts, facts_of};
 use crate::tls::local_ca::LocalCa;
@@ -188,8 +188,7 @@ fn proxies(config: &Config) -> Vec<Finding> {
     const WHAT: &str = "trusted proxies";
     let mut findings = Vec::new();
     for network in &config.trusted_proxies {
-        let is_wide = network.prefix_len() < if network.addr().is_ipv4() { 16 } else { 48 };
-        if is_wide {
+        if is_wide(network) {
             let text = format!("{network} is wide: everybody in it may say who he is. Name the proxy's own address");
             findings.push(Finding(State::Warn, WHAT, text));
         }

@@ -18,7 +18,7 @@ use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Tls};
+use crate::config::{ClientCertificates, Config, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
@@ -167,6 +167,9 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     std::fs::write(config.data.join(ISSUER_FILE), issuer.as_str()).context("the data directory can't be written")?;
     tokio::spawn(watch_others(Arc::clone(&broker), stopping.clone()));
     tokio::spawn(rotate_signing_keys(Arc::clone(&broker), stopping.clone()));
+    for network in config.trusted_proxies.iter().filter(|network| is_wide(network)) {
+        tracing::warn!(%network, "trusted_proxies is wide: everybody in it may say which address he has");
+    }
     let from_header = config.client.from_header;
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, from_header, stopping.clone());
     let sides = Sides::new(&edge);

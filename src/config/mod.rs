@@ -21,8 +21,9 @@ mod policy;
 mod transport;
 
 use policy::{KindPatch, ResourceTable, resource};
+pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
-use transport::{TlsTable, address, client_certificates, tls};
+use transport::{TlsTable, address, client_certificates, is_origin, tls};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "pairgate.toml";
@@ -253,12 +254,7 @@ const fn days(days: u64) -> Duration {
 fn public_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("public_url = '{text}' {what}"));
     let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL: {error}")))?;
-    if url.path() != "/"
-        || url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
+    if !is_origin(&url) {
         return Err(wrong("must be scheme, host and port only"));
     }
     let is_loopback = match url.host() {
@@ -312,6 +308,12 @@ mod tests {
             ("[tls]\nlocal_ca = true\ncertificate = 'a.pem'\nkey = 'b.pem'", "needs one of"),
             ("[tls]\nmtls_listen = '127.0.0.1:8629'", "need [tls]"),
             ("client_cert_header = true", "trusted_proxies"),
+            ("client_cert_header = true\ntrusted_proxies = ['0.0.0.0/0']", "could be any device"),
+            ("client_cert_header = true\ntrusted_proxies = ['127.0.0.1', '10.0.0.0/8']", "could be any device"),
+            ("client_cert_header = true\ntrusted_proxies = ['fd00::/8']", "could be any device"),
+            ("[tls]\nlocal_ca = true\nmtls_url = 'https://m.example/path'", "host and port only"),
+            ("[tls]\nlocal_ca = true\nmtls_url = 'https://m.example?x'", "host and port only"),
+            ("[tls]\nlocal_ca = true\nmtls_url = 'https://me@m.example'", "host and port only"),
             (
                 "public_url = 'https://a.example'\n[tls]\nlocal_ca = true\nmtls_url = 'https://a.example'",
                 "another host name",

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
@@ -110,6 +111,12 @@ impl Config {
         if client.from_header && self.trusted_proxies.is_empty() {
             return refuse("client_cert_header needs trusted_proxies: from anybody else the header is a lie".into());
         }
+        // Certificates are no secret: whoever may say which one he was shown is any device that he likes.
+        if let Some(network) = self.trusted_proxies.iter().find(|network| client.from_header && is_wide(network)) {
+            return refuse(format!(
+                "client_cert_header with trusted_proxies = '{network}': everybody in it could be any device. Name the proxy's own address"
+            ));
+        }
         if self.tls.is_none() && (client.listen.is_some() || (client.url.is_some() && !client.from_header)) {
             return refuse(
                 "mtls_listen and mtls_url need [tls]; behind a proxy with TLS set client_cert_header = true and mtls_url".into(),
@@ -138,6 +145,20 @@ impl Config {
     }
 }
 
+/// Is this network more than the few machines that proxies are?
+pub fn is_wide(network: &IpNet) -> bool {
+    network.prefix_len() < if network.addr().is_ipv4() { 16 } else { 48 }
+}
+
+/// An address without path, query and user: what `Host` and `htu` are compared with.
+pub(super) fn is_origin(url: &Url) -> bool {
+    url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
+
 pub(super) fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| ConfigError(format!("{name} = '{text}' must be an address and a port, 127.0.0.1:8628")))
 }
@@ -146,7 +167,7 @@ pub(super) fn client_certificates(table: &mut TlsTable, from_header: bool) -> Re
     let url = table.mtls_url.take();
     Ok(ClientCertificates {
         listen: table.mtls_listen.take().map(|text| address("tls.mtls_listen", &text)).transpose()?,
-        url: url.as_deref().map(|text| https("tls.mtls_url", text)).transpose()?,
+        url: url.as_deref().map(mtls_url).transpose()?,
         authorities: std::mem::take(&mut table.client_ca),
         revoked: std::mem::take(&mut table.client_crl),
         from_header,
@@ -172,6 +193,15 @@ pub(super) fn tls(table: TlsTable) -> Result<Option<Tls>, ConfigError> {
             })))
         }
         _ => Err(ConfigError("[tls] needs one of: certificate with key; local_ca = true; [tls.acme]".into())),
+    }
+}
+
+fn mtls_url(text: &str) -> Result<Url, ConfigError> {
+    let url = https("tls.mtls_url", text)?;
+    if is_origin(&url) {
+        Ok(url)
+    } else {
+        Err(ConfigError(format!("tls.mtls_url = '{text}' must be scheme, host and port only")))
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::clock::Timestamp;
 use crate::oauth::form::Form;
 use crate::oauth::jose::KeylessJwt;
-use crate::oauth::jwk::PublicKey;
+use crate::oauth::jwk::{Algorithm, PublicKey};
 use crate::secret::{Bytes32, sha256};
 
 /// Value of `client_assertion_type` (RFC 7523 section 2.2).
@@ -45,6 +45,8 @@ pub struct TimelyAssertion<'a> {
 /// The one use of an assertion: to be noted until `exp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssertionUse {
+    /// Of the client.
+    pub client: Bytes32,
     /// Of client and `jti`.
     pub hash: Bytes32,
     /// Seconds since 1970.
@@ -62,6 +64,20 @@ pub fn of_form<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, &'static str> 
         _ => Err(
             "client_assertion needs the client_assertion_type urn:ietf:params:oauth:client-assertion-type:jwt-bearer.",
         ),
+    }
+}
+
+/// A key that nobody has (the examples of RFC 9449 section 6.1, RFC 8037 appendix A.2 and RFC 7638 section 3.1), of the algorithm that an assertion names:
+/// so that each costs the same signature check, whether the client is unknown, or known with a key of this or of another algorithm (A-002).
+pub const fn decoy(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Es256 => {
+            r#"{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"}"#
+        }
+        Algorithm::EdDsa => r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+        Algorithm::Rs256 => {
+            r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"}"#
+        }
     }
 }
 
@@ -119,6 +135,11 @@ impl TimelyAssertion<'_> {
         &self.jwt.peek().sub
     }
 
+    /// The algorithm that it names.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.jwt.algorithm()
+    }
+
     /// Checks the signature by the client's key; what is to be noted as used.
     ///
     /// # Errors
@@ -129,7 +150,8 @@ impl TimelyAssertion<'_> {
         // The length keeps client and jti apart.
         let client = verified.claims.sub.as_bytes();
         let length = client.len().to_be_bytes();
-        Ok(AssertionUse { hash: sha256(&[b"assertion", &length, client, verified.claims.jti.as_bytes()]), exp })
+        let hash = sha256(&[b"assertion", &length, client, verified.claims.jti.as_bytes()]);
+        Ok(AssertionUse { client: sha256(&[client]), hash, exp })
     }
 }
 
@@ -221,6 +243,13 @@ mod tests {
         assert!(judged(&key.sign("JWT", &claims(), true).unwrap(), &key).is_err(), "embedded jwk");
         let other = super::tests::key(SigningAlgorithm::Es256);
         assert!(judged(&other.sign("JWT", &claims(), false).unwrap(), &key).is_err(), "signed by another key");
+    }
+
+    #[test]
+    fn there_is_a_decoy_of_every_algorithm_a_002() {
+        for algorithm in [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256] {
+            assert_eq!(PublicKey::from_json(decoy(algorithm)).unwrap().algorithm(), algorithm);
+        }
     }
 
     #[test]

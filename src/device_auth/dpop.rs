@@ -50,6 +50,14 @@ pub enum ProofError {
 #[derive(Debug)]
 pub struct FreshProof<'a>(UnverifiedJwt<'a, Claims>);
 
+/// A proof whose signature fits. It may have been used before.
+#[derive(Debug)]
+pub struct ProvenProof {
+    /// Thumbprint of the key that made it.
+    pub jkt: Bytes32,
+    jti: String,
+}
+
 /// The checks that come before any signature; `endpoint` is the configured address.
 ///
 /// They cost a hundredth of a signature, and a client without a nonce has not shown anything yet.
@@ -78,7 +86,7 @@ pub fn check_with_token(
     with: WithToken<'_>,
     now: Timestamp,
 ) -> Result<(), ProofError> {
-    inspect_with(proofs, proof, method, endpoint, Some(with), now)?.verify(proofs, now).map(|_| ())
+    inspect_with(proofs, proof, method, endpoint, Some(with), now)?.verify()?.use_up(proofs, now)
 }
 
 fn inspect_with<'a>(
@@ -117,17 +125,25 @@ fn inspect_with<'a>(
 }
 
 impl FreshProof<'_> {
-    /// Checks the signature, then uses up the `jti`; the thumbprint of the key that made the proof.
+    /// Checks the signature.
     ///
-    /// In this order: or else anybody could use up somebody's `jti`, or our memory.
+    /// # Errors
+    /// [`ProofError::Invalid`].
+    pub fn verify(self) -> Result<ProvenProof, ProofError> {
+        let verified = self.0.verify().map_err(|error| ProofError::Invalid(error.0))?;
+        Ok(ProvenProof { jkt: verified.key.jkt(), jti: verified.claims.jti })
+    }
+}
+
+impl ProvenProof {
+    /// Uses up the `jti`. Only after the signature, and for a key that is somebody's: or else anybody could use up somebody's `jti`, or, by a key made
+    /// for it, our memory.
     ///
     /// # Errors
     /// [`ProofError`].
-    pub fn verify(self, proofs: &Proofs, now: Timestamp) -> Result<Bytes32, ProofError> {
-        let verified = self.0.verify().map_err(|error| ProofError::Invalid(error.0))?;
-        let jkt = verified.key.jkt();
-        match proofs.replay.note(&jkt, &verified.claims.jti, now) {
-            Seen::New => Ok(jkt),
+    pub fn use_up(&self, proofs: &Proofs, now: Timestamp) -> Result<(), ProofError> {
+        match proofs.replay.note(&self.jkt, &self.jti, now) {
+            Seen::New => Ok(()),
             Seen::Before => Err(ProofError::Invalid("This proof was used before. Make a new one for each request.")),
             Seen::Full => Err(ProofError::Overloaded),
         }
@@ -217,7 +233,8 @@ mod tests {
 
         fn check(&self, claims: &Value) -> Result<Bytes32, ProofError> {
             let proof = self.key.sign("dpop+jwt", claims, true).unwrap();
-            inspect(&self.proofs, &proof, "POST", ENDPOINT, self.now)?.verify(&self.proofs, self.now)
+            let proven = inspect(&self.proofs, &proof, "POST", ENDPOINT, self.now)?.verify()?;
+            proven.use_up(&self.proofs, self.now).map(|()| proven.jkt)
         }
     }
 

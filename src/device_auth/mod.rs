@@ -9,7 +9,7 @@
 //!    same assertion again with the new proof (R-7523-04).
 //! 4. The registry pins this key to this `client_id`, and the signatures fit. Known and unknown devices get the same `invalid_client`.
 //! 5. A proof beside another method is by the same pinned key (A-027).
-//! 6. `jti` values are used up ([`replay`]); a proof's together with its signature, so a bare proof's before the registry is asked.
+//! 6. `jti` values are used up ([`replay`]). Last, so that strangers can't fill the memory of them.
 
 use std::net::IpAddr;
 
@@ -168,9 +168,6 @@ pub fn is_phishing_client_id(id: &str) -> bool {
     PHISHING_CLIENT_IDS.iter().any(|known| known.eq_ignore_ascii_case(id))
 }
 
-/// A key that nobody has (the example of RFC 9449 section 6.1): so that an unknown client costs the same signature check as a known one (A-002).
-const DECOY: &str = r#"{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"}"#;
-
 impl Authenticator {
     /// For one issuer and these authorities.
     ///
@@ -213,9 +210,12 @@ impl Authenticator {
         match credential {
             Credential::Proof => {
                 let proof = fresh.ok_or_else(|| said.stranger("without a proof"))?;
-                let jkt = proof.verify(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
+                let proof = proof.verify().map_err(|error| said.proof_refused(error))?;
+                let jkt = proof.jkt;
                 let device = device(store, client_id).await?;
                 let device = pinned(store, device, &jkt, &said, now).await?;
+                self.needs_no_certificate(&device, &said)?;
+                proof.use_up(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
                 Ok(AuthenticatedDevice { device, jkt, confirmation: Some(Confirmation::Key(jkt)), assertion: None })
             }
             Credential::Assertion(text) => self.by_assertion(store, text, fresh, &said, now).await,
@@ -322,9 +322,11 @@ impl Authenticator {
             Some(device) => store.pinned_key(device).await?,
             None => None,
         };
+        let algorithm = assertion.algorithm();
         let key = key.as_deref().and_then(|json| PublicKey::from_json(json).ok());
+        let key = key.filter(|key| key.algorithm() == algorithm);
         let is_known = key.is_some();
-        let Some(key) = key.or_else(|| PublicKey::from_json(DECOY).ok()) else {
+        let Some(key) = key.or_else(|| PublicKey::from_json(assertion::decoy(algorithm)).ok()) else {
             return Err(Refused::plain(OAuthError::Unavailable));
         };
         let used = match assertion.verify(&key) {
@@ -332,6 +334,7 @@ impl Authenticator {
             _ => return Err(said.not_its_key(device.as_ref(), "an assertion that its pinned key did not sign")),
         };
         let Some(device) = device else { return Err(said.stranger("with an assertion")) };
+        self.needs_no_certificate(&device, said)?;
         let jkt = key.jkt();
         let confirmation = self.beside(fresh, &jkt, &device, said, now)?;
         self.use_up(&used, now).map_err(|why| match why {
@@ -343,7 +346,7 @@ impl Authenticator {
 
     /// 6. `Err(None)` if there is no more room to remember.
     fn use_up(&self, used: &AssertionUse, now: Timestamp) -> Result<(), Option<&'static str>> {
-        match self.assertions.note(&used.hash, used.exp, assertion::LEEWAY, now) {
+        match self.assertions.note(used, assertion::LEEWAY, now) {
             replay::Seen::New => Ok(()),
             replay::Seen::Before => Err(Some("an assertion that was used before")),
             replay::Seen::Full => Err(None),
@@ -380,6 +383,14 @@ impl Authenticator {
         Ok(AuthenticatedDevice { device, jkt, confirmation, assertion: None })
     }
 
+    /// Without this, the key of a certificate that was revoked, or never issued, would get in by another method (A-013).
+    fn needs_no_certificate(&self, device: &Device, said: &Said<'_>) -> Result<(), Refused> {
+        if self.certified_kinds.contains(&device.facts.kind) {
+            return Err(said.not_its_key(Some(device), "its key, without the certificate that its kind wants"));
+        }
+        Ok(())
+    }
+
     /// 5. A proof beside another method: by the pinned key, or the request is refused (A-027).
     fn beside(
         &self,
@@ -390,8 +401,10 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<Option<Confirmation>, Refused> {
         let Some(proof) = fresh else { return Ok(None) };
-        let by = proof.verify(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
+        let proof = proof.verify().map_err(|error| said.proof_refused(error))?;
+        let by = proof.jkt;
         if is_equal(&by, jkt) {
+            proof.use_up(&self.proofs, now).map_err(|error| said.proof_refused(error))?;
             return Ok(Some(Confirmation::Key(by)));
         }
         let error = OAuthError::InvalidDpopProof("The proof is not by the device's pinned key.");

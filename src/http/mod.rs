@@ -135,12 +135,10 @@ pub fn router(edge: Edge) -> Router {
         .route("/events", get(events::stream))
         .fallback(present::not_found)
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))
-        .layer(middleware::from_fn(page_headers));
-    devices()
+        .layer(middleware::from_fn(page_headers))
         .route("/assets/{name}", get(assets::serve))
-        .merge(pages)
-        .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
-        .with_state(edge)
+        .layer(middleware::from_fn_with_state(edge.clone(), only_main_host));
+    devices().merge(pages).layer(middleware::from_fn_with_state(edge.clone(), only_our_host)).with_state(edge)
 }
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.
@@ -156,6 +154,11 @@ async fn only_our_host(State(edge): State<Edge>, request: Request, next: Next) -
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     response
+}
+
+/// Pages are for the main host alone, also where one listener serves both.
+async fn only_main_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    if is_for(&request, Some(&edge.0.authority)) { next.run(request).await } else { misdirected(&edge) }
 }
 
 /// The same for the side of client certificates. Without it, whoever names one host in the handshake and another in the request would cross over.

@@ -55,7 +55,7 @@ pub struct Kind {
     pub refresh: Option<RefreshPolicy>,
     /// Is the refresh token given only to a device that asks for [`OFFLINE_ACCESS`]? If not, that scope is refused, like any that is not on the list.
     pub offline_access: bool,
-    /// Must a client certificate be by one of the configured authorities? If not, the pinned key alone is enough (RFC 8705 section 2.2).
+    /// Must its devices have a client certificate by one of the configured authorities? If not, the pinned key alone is enough (RFC 8705 section 2.2).
     pub certified: bool,
     /// Must the approver type the number that the device shows? If not, the device must be on its site's network.
     pub confirmation_number: bool,

@@ -212,6 +212,11 @@ impl<'a, C: DeserializeOwned> KeylessJwt<'a, C> {
         Ok(Self(parts))
     }
 
+    /// The algorithm that the header names; one that is taken here.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
+    }
+
     /// The `typ` of the header; which one is right is the caller's to say.
     pub fn typ(&self) -> Option<&str> {
         self.0.header.typ.as_deref()

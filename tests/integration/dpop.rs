@@ -519,3 +519,20 @@ async fn ed25519_keys_work_under_both_names_of_their_algorithm() {
         test.untouched(&mark, &[event], alg).await;
     }
 }
+
+/// Who has no key of ours can't fill the memory of used proofs: then honest devices would be told to come back later. So a stranger's proof is not
+/// even remembered.
+#[tokio::test]
+async fn proofs_of_strangers_take_no_room_in_the_memory_of_used_ones_a_091() {
+    let test = TestBroker::start().await;
+    test.register("lobby-printer-01", "printer").await;
+    for id in ["lobby-printer-01", "unheard-of-01"] {
+        let stranger = test.stranger(id);
+        let nonce = test.nonce(&stranger).await;
+        let proof = stranger.proof("POST", &test.url(CODE), Some(&nonce), &jti()).unwrap();
+        for time in ["first", "second"] {
+            let answer = stranger.post_form(CODE, &[("client_id", id)], &[("dpop", &proof)]).await.unwrap();
+            is_error(&answer, 401, "invalid_client", &format!("{id}: the {time} time"));
+        }
+    }
+}

@@ -234,6 +234,36 @@ async fn a_kind_may_want_the_organisations_authority_besides_the_key() {
     assert_eq!(bench.sign_in(&bench.wire(&good)).await["token_type"], "Bearer");
 }
 
+/// Otherwise the key of a revoked certificate would only have to be used in another way.
+#[tokio::test]
+async fn where_the_kind_wants_the_authority_the_key_alone_is_not_enough_a_013() {
+    let authority = Authority::new("Organisation CA");
+    let mut setup = Setup { client_ca: vec![authority.pem()], ..Setup::default() };
+    setup.kinds[0].certified = true;
+    let bench = Bench::with(setup).await;
+    let test = &bench.test;
+    let nonce = test.nonce(&bench.device).await;
+    let proof = bench.device.proof("POST", &test.url("/device_authorization"), Some(&nonce), &jti()).unwrap();
+    let now = test.broker.now().seconds();
+    let claims =
+        json!({"iss": bench.device.id, "sub": bench.device.id, "aud": test.issuer, "exp": now + 60, "jti": jti()});
+    let assertion = bench.device.key.sign_raw(&json!({"alg": "ES256", "typ": "JWT"}), &claims).unwrap();
+    let by_assertion = [
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", assertion.as_str()),
+    ];
+    let by_proof = [("client_id", "lobby-printer-01")];
+    for (what, form, headers) in
+        [("a proof", &by_proof[..], vec![("dpop", proof.as_str())]), ("an assertion", &by_assertion[..], vec![])]
+    {
+        let mark = test.mark().await;
+        let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), form, &headers).await;
+        is_error(&answer, 401, "invalid_client", what);
+        let records = test.untouched(&mark, &["key.mismatch"], what).await;
+        assert!(records[0].detail.contains("without the certificate"), "{what}: {}", records[0].detail);
+    }
+}
+
 /// The certificate of one device and the assertion or proof of another.
 #[tokio::test]
 async fn a_certificate_and_another_way_of_authentication_are_refused_a_015() {
@@ -329,6 +359,30 @@ async fn certificate_headers_count_only_from_a_trusted_proxy_a_014() {
         .await;
         assert_eq!(answer.status, expected, "{is_on} {proxies:?} {:?}: {}", headers.first(), answer.body);
     }
+}
+
+/// Behind a proxy both sides come in by one listener. The host of client certificates is for devices alone all the same: no pages, no sessions.
+#[tokio::test]
+async fn the_host_for_certificates_has_no_pages_also_behind_a_proxy_a_090() {
+    let proxy = vec!["127.0.0.1/32".parse().unwrap()];
+    let test = TestBroker::with(Setup { client_cert_header: true, trusted_proxies: proxy, ..Setup::default() }).await;
+    let host = test.mtls.strip_prefix("https://").unwrap();
+    for (path, expected) in [
+        ("/", 421),
+        ("/sign-in", 421),
+        ("/devices", 421),
+        ("/approve", 421),
+        ("/assets/logo.svg", 421),
+        ("/nowhere", 421),
+        ("/jwks", 200),
+        ("/.well-known/oauth-authorization-server", 200),
+    ] {
+        let answer = test.wire.send(test.wire.get(&test.url(path)).header("host", host)).await.unwrap();
+        assert_eq!(answer.status, expected, "{path}");
+    }
+    let form = [("client_id", "lobby-printer-01")];
+    let answer = crate::support::post(&test.wire, &test.url("/device_authorization"), &form, &[("host", host)]).await;
+    is_error(&answer, 401, "invalid_client", "a device of that host");
 }
 
 /// A device with a key of this algorithm signs a proof and an assertion, and both are taken.
