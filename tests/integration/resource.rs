@@ -298,8 +298,8 @@ async fn without_the_broker_the_answer_is_503_not_yes() {
 #[tokio::test]
 async fn a_suspended_device_is_out_at_the_service_that_asks_the_broker_a_096() {
     let own = SigningKey::from_pkcs8(&SigningKey::generate(SigningAlgorithm::Es256).unwrap()).unwrap();
-    let mut setup = Setup::default();
-    setup.resources = vec![Resource { keys: vec![own.public().clone()], ..Resource::plain(DEFAULT_RESOURCE) }];
+    let resource = Resource { keys: vec![own.public().clone()], ..Resource::plain(DEFAULT_RESOURCE) };
+    let mut setup = Setup { resources: vec![resource], ..Setup::default() };
     setup.kinds[0].resources = vec![DEFAULT_RESOURCE.into(), OTHER_RESOURCE.into()];
     let test = TestBroker::with(setup).await;
     let ida = test.operator("ida", Role::Admin).await;
