@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use pairgate::http::Sides;
+use pairgate::http::places::Places;
 use pairgate::http::serve::{self, Door};
 use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::secret::from_b64u;
@@ -67,7 +68,7 @@ pub fn run(data: &Path) -> anyhow::Result<()> {
             .with_state(control);
         // Nobody sends: it ends when it is killed.
         let (_running, stopping) = watch::channel(false);
-        let sides = Sides { main: router, mtls: Router::new() };
+        let sides = Sides { main: router, mtls: Router::new(), places: Places::new(&[]) };
         serve::serve(listener, Door::Plain, sides, stopping).await;
         Ok(())
     })

@@ -15,7 +15,7 @@ use aws_lc_rs::signature::{
 };
 use libfuzzer_sys::fuzz_target;
 use pairgate::clock::Timestamp;
-use pairgate::device_auth::dpop::{self, ProofError};
+use pairgate::device_auth::dpop::{self, FreshProof, ProofError};
 use pairgate::device_auth::{Proofs, assertion};
 use pairgate::oauth::jose::{KeylessJwt, MAX_JWT, UnverifiedJwt};
 use pairgate::oauth::jwk::{Algorithm, PublicKey};
@@ -205,13 +205,17 @@ fn proof(text: &str, by: Option<Bytes32>, is_verified: bool) {
             assert!(made_at <= now() && now().since(made_at).as_secs() < 120, "an old nonce (A-024)");
             if is_verified {
                 let proofs = proofs();
-                let verified = fresh.verify(&proofs, now());
+                let use_up = |fresh: FreshProof<'_>| {
+                    let proven = fresh.verify()?;
+                    proven.use_up(&proofs, now()).map(|()| proven.jkt)
+                };
+                let verified = use_up(fresh);
                 assert_eq!(verified.is_ok(), is_signed(text, &key));
                 assert!(verified.is_ok() || by != Some(key.jkt()), "a good proof was refused");
                 if verified.is_ok() {
                     assert_eq!(verified, Ok(key.jkt()));
                     assert_eq!(by, Some(key.jkt()), "a forgery: only our keys have nonces");
-                    let again = inspect().expect("nothing has changed").verify(&proofs, now());
+                    let again = use_up(inspect().expect("nothing has changed"));
                     assert!(matches!(again, Err(ProofError::Invalid(_))), "a replay (A-021)");
                 }
             }

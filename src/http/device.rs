@@ -52,7 +52,12 @@ impl FromRequest<Edge> for ClientRequest {
             return Err(invalid("The body must be application/x-www-form-urlencoded."));
         }
         let SmallBody(body) = SmallBody::from_request(Request::new(body), edge).await.map_err(|(status, what)| {
-            (status, [NO_STORE], Json(OAuthError::InvalidRequest(what.into()).body())).into_response()
+            let mut body = OAuthError::InvalidRequest(what.into()).body();
+            if status == StatusCode::REQUEST_TIMEOUT {
+                // A slow network is no verdict, and a device stops for good on an error.
+                body.error = None;
+            }
+            (status, [NO_STORE], Json(body)).into_response()
         })?;
         Ok(Self { headers: parts.headers, body, peer, tls })
     }

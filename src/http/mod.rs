@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tower_http::csrf::CsrfLayer;
 
 use crate::broker::Broker;
+use crate::http::places::Places;
 
 pub mod approve;
 pub mod assets;
@@ -33,6 +34,7 @@ pub mod events;
 pub mod extract;
 pub mod overview;
 pub mod pair;
+pub mod places;
 pub mod present;
 pub mod qr;
 pub mod serve;
@@ -89,12 +91,15 @@ pub struct Sides {
     pub main: Router,
     /// Device endpoints alone, where client certificates are asked for.
     pub mtls: Router,
+    /// Connections, of both sides together.
+    pub places: Places,
 }
 
 impl Sides {
     /// All routes.
     pub fn new(edge: &Edge) -> Self {
-        Self { main: router(edge.clone()), mtls: mtls_router(edge.clone()) }
+        let places = Places::new(&edge.0.trusted_proxies);
+        Self { main: router(edge.clone()), mtls: mtls_router(edge.clone()), places }
     }
 }
 

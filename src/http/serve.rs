@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 use crate::http::Sides;
 use crate::http::extract::TcpPeer;
+use crate::http::places::Place;
 use crate::tls::server::{Channel, PeerTls, TlsDoor};
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -61,10 +62,14 @@ pub async fn serve(listener: TcpListener, door: Door, sides: Sides, mut stopping
                 continue;
             }
         };
+        let Some(place) = sides.places.take(peer.ip()) else {
+            tracing::debug!(%peer, "too many connections of one address");
+            continue;
+        };
         // Small answers at once: without it a poll on loopback takes 40 ms.
         let _ = stream.set_nodelay(true);
         let connection =
-            Connection { peer, sides: sides.clone(), builder: builder.clone(), watcher: graceful.watcher() };
+            Connection { peer, place, sides: sides.clone(), builder: builder.clone(), watcher: graceful.watcher() };
         match &door {
             Door::Plain => drop(tokio::spawn(connection.serve(stream, PeerTls::default(), permit))),
             Door::Tls(door) => {
@@ -86,6 +91,7 @@ pub async fn serve(listener: TcpListener, door: Door, sides: Sides, mut stopping
 /// One connection, from the handshake to its end.
 struct Connection {
     peer: SocketAddr,
+    place: Place,
     sides: Sides,
     builder: auto::Builder<TokioExecutor>,
     watcher: Watcher,
@@ -96,7 +102,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, sides, builder, watcher } = self;
+        let Self { peer, place, sides, builder, watcher } = self;
         let router = match tls.channel {
             Channel::Main => sides.main,
             Channel::Mtls => sides.mtls,
@@ -111,7 +117,7 @@ impl Connection {
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(permit);
+        drop((place, permit));
     }
 }
 
