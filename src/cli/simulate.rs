@@ -29,6 +29,9 @@ pub struct SimulateArgs {
     /// File in which the device keeps its key and what it pinned; without it they are gone at the end
     #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
     key: Option<PathBuf>,
+    /// The authority that the broker's certificate is by, if it is a local one: what `pairgate tls ca` prints
+    #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
+    ca: Option<PathBuf>,
     /// Serial number that the device gives
     #[arg(long, value_name = "S", conflicts_with = "fleet")]
     serial: Option<String>,
@@ -142,7 +145,14 @@ fn switch_on(args: &SimulateArgs) -> anyhow::Result<SimulatedDevice> {
         Some(kept) => kept.key()?,
         None => DeviceKey::generate_es256()?,
     };
-    let mut device = SimulatedDevice::new(id, issuer, key, Wire::new()?);
+    let wire = match &args.ca {
+        Some(path) => {
+            let pem = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Wire::with_tls(&pem, None)?
+        }
+        None => Wire::new()?,
+    };
+    let mut device = SimulatedDevice::new(id, issuer, key, wire);
     let issuer = device.issuer().to_owned();
     device.pins = kept.and_then(|kept| kept.pins).filter(|pins| pins.issuer == issuer);
     device.serial = args.serial.clone().unwrap_or_default();

@@ -341,6 +341,11 @@ async fn tls_by_commands_and_what_the_doctor_says() {
     let states: Vec<_> =
         report["checks"].as_array().unwrap().iter().map(|check| check["state"].as_str().unwrap()).collect();
     assert!(states.iter().all(|state| *state == "ok"), "{report}");
+    // A device that has not been told of the authority does not talk to this server; one that has been told is only not expected yet.
+    std::fs::write(data.join("ca.pem"), &pem).unwrap();
+    let play = ["simulate", "--issuer", &served.issuer, "--id", "lobby-printer-01"];
+    refused(data, &play, 1, "ertificate");
+    refused(data, &[&play[..], &["--ca", "ca.pem"]].concat(), 1, "pairing");
     // Renewed by command, taken up on SIGHUP, and those who pinned the authority notice nothing.
     let renewed = json(data, &["tls", "renew", "--host", "127.0.0.1"]);
     assert_ne!(renewed["certificate"]["sha256"], made["certificate"]["sha256"]);
