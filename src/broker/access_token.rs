@@ -121,11 +121,7 @@ impl Broker {
 
     /// `POST /revoke`: a device gives its sign-in back. Always 200, whatever the token was (RFC 7009 section 2.2): no oracle.
     pub async fn revoke(&self, presented: &Presented<'_>, body: &[u8]) -> Answer<()> {
-        let form = match Form::parse(body) {
-            Ok(form) => form,
-            Err(error) => return Answer::refused(error),
-        };
-        let caller = match self.authenticate(presented, &form).await {
+        let (form, caller) = match self.authenticate(presented, body).await {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };

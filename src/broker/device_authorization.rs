@@ -45,12 +45,8 @@ impl Broker {
         presented: &Presented<'_>,
         body: &[u8],
     ) -> Answer<DeviceAuthorizationResponse> {
-        let form = match Form::parse(body) {
-            Ok(form) => form,
-            Err(error) => return Answer::refused(error),
-        };
         // 1.
-        let caller = match self.authenticate(presented, &form).await {
+        let (form, caller) = match self.authenticate(presented, body).await {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };
@@ -139,14 +135,15 @@ impl Broker {
         Ok(site.zip(peer).and_then(|(site, peer)| site.has_address(peer)).unwrap_or(false))
     }
 
-    /// Authenticates a request, and records a refusal. The refusal becomes the answer.
-    pub(super) async fn authenticate<T>(
+    /// Reads a body and authenticates its sender. A refusal is recorded, and becomes the answer.
+    pub(super) async fn authenticate<'b, T>(
         &self,
         presented: &Presented<'_>,
-        form: &Form<'_>,
-    ) -> Result<AuthenticatedDevice, Answer<T>> {
-        match self.authenticator.device(self.store.as_ref(), presented, form, self.now()).await {
-            Ok(authenticated) => Ok(authenticated),
+        body: &'b [u8],
+    ) -> Result<(Form<'b>, AuthenticatedDevice), Answer<T>> {
+        let form = Form::parse(body).map_err(Answer::refused)?;
+        match self.authenticator.device(self.store.as_ref(), presented, &form, self.now()).await {
+            Ok(authenticated) => Ok((form, authenticated)),
             Err(refused) => Err(self.refused(refused, presented).await),
         }
     }

@@ -51,12 +51,8 @@ impl Broker {
         body: &[u8],
         patience: &Patience<'_>,
     ) -> Answer<TokenResponse> {
-        let form = match Form::parse(body) {
-            Ok(form) => form,
-            Err(error) => return Answer::refused(error),
-        };
         // 1.
-        let caller = match self.authenticate(presented, &form).await {
+        let (form, caller) = match self.authenticate(presented, body).await {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };

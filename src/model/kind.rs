@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::resource::{Resource, is_identifier};
+use crate::model::policy::{PolicyError, is_denied, is_identifier};
+use crate::model::resource::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::model::device::KeyAssurance;
@@ -12,24 +13,6 @@ use crate::oauth::scope::Scope;
 pub const DEFAULT_RESOURCE: &str = "urn:pairgate:resource:default";
 /// A code may live this long at the most (M-02).
 pub const MAX_CODE_LIFETIME: Duration = Duration::from_secs(600);
-
-/// Rights that no device may ever be given, whatever a kind's configuration says: reading or sending people's mail and chats, files of others,
-/// the directory (S-08 to S-10).
-const DENIED_SCOPES: [&str; 13] = [
-    "mail.read",
-    "mail.readwrite",
-    "mail.send",
-    "chat.read",
-    "chat.readwrite",
-    "chat.send",
-    "chatmessage.send",
-    "channelmessage.send",
-    "files.read.all",
-    "files.readwrite.all",
-    "sites.read.all",
-    "directory.read.all",
-    "user.read.all",
-];
 
 /// The scope by which a device asks to stay signed in (OpenID Connect Core section 11): a refresh token.
 pub const OFFLINE_ACCESS: &str = "offline_access";
@@ -87,22 +70,6 @@ pub struct RefreshPolicy {
     pub idle: Duration,
     /// It ends after this long in any case.
     pub absolute: Duration,
-}
-
-/// Why a kind's configuration was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{subject}: {problem}")]
-pub struct KindError {
-    /// Which kind or resource.
-    pub subject: String,
-    /// What is wrong, and what would do.
-    pub problem: String,
-}
-
-impl KindError {
-    pub(super) fn of_resource(id: &str, problem: String) -> Self {
-        Self { subject: format!("resource '{id}'"), problem }
-    }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -166,8 +133,8 @@ impl Kind {
     ///
     /// # Errors
     /// A scope on the deny-list, a life outside its limits, a prefix that is no three letters, neither number nor network.
-    pub fn checked(self) -> Result<Self, KindError> {
-        let refuse = |problem: String| Err(KindError { subject: format!("kind '{}'", self.id), problem });
+    pub fn checked(self) -> Result<Self, PolicyError> {
+        let refuse = |problem: String| Err(PolicyError { subject: format!("kind '{}'", self.id), problem });
         if self.prefix.len() != 3 || !self.prefix.bytes().all(|letter| letter.is_ascii_uppercase()) {
             return refuse(format!("prefix '{}' must be three letters A-Z", self.prefix));
         }
@@ -242,13 +209,6 @@ impl Kind {
         }
         words
     }
-}
-
-pub(super) fn is_denied(scope: &str) -> bool {
-    let name = scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
-    DENIED_SCOPES
-        .iter()
-        .any(|denied| name == *denied || name.strip_prefix(denied).is_some_and(|rest| rest.starts_with('.')))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod grant;
 pub mod kind;
 pub mod operator;
 pub mod pairing;
+pub mod policy;
 pub mod resource;
 pub mod site;
 pub mod text;

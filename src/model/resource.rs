@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::kind::{KindError, is_denied};
+use crate::model::policy::{PolicyError, is_denied, is_identifier};
 use crate::oauth::jwk::PublicKey;
 use crate::oauth::scope::Scope;
 use crate::oauth::signing_key::SigningAlgorithm;
@@ -41,8 +41,8 @@ impl Resource {
     ///
     /// # Errors
     /// For what is no identifier, dangerous scopes, and lives outside 60 to 3600 seconds.
-    pub fn checked(self) -> Result<Self, KindError> {
-        let refuse = |problem: String| Err(KindError::of_resource(&self.id, problem));
+    pub fn checked(self) -> Result<Self, PolicyError> {
+        let refuse = |problem: String| Err(PolicyError { subject: format!("resource '{}'", self.id), problem });
         if !is_identifier(&self.id) {
             return refuse("must be an absolute URI without fragment (RFC 8707)".into());
         }
@@ -70,11 +70,6 @@ impl Resource {
     pub fn words(&self, scope: &str) -> Option<&str> {
         self.scopes.iter().find(|(word, _)| word == scope).map(|(_, words)| words.as_str())
     }
-}
-
-/// An absolute URI without fragment (RFC 8707 section 2).
-pub fn is_identifier(text: &str) -> bool {
-    text.len() <= 512 && !text.contains('#') && url::Url::parse(text).is_ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Clients that nobody here wrote, each through the complete flow (`docs/clients.md`): over TLS, by the machine's clock, and without a special case.
+//! Clients that nobody here wrote, each through the complete flow (`docs/clients.md`): over TLS, and without a special case; programs by the machine's clock,
+//! the crate that waits by a function of the caller by one that the test moves.
 //!
 //! Each client is a program that knows nothing of this broker but the issuer, the authority's certificate, and its own id and key. It says what happens
 //! to it, one line for each event; the test is the person who looks at it, and who approves or denies.
@@ -53,9 +54,14 @@ impl Bench {
     }
 
     async fn with_printers(change: impl FnOnce(&mut Kind)) -> Self {
+        Self::by_clock(Clock::system(), change).await
+    }
+
+    /// With a clock that the test may move: for a client that lives in the test, and waits by a function of the test's.
+    async fn by_clock(clock: Clock, change: impl FnOnce(&mut Kind)) -> Self {
         let mut setup = Setup { has_tls: true, ..Setup::default() };
         change(setup.kinds.iter_mut().find(|kind| kind.id == "printer").unwrap());
-        let (data, clock) = (Arc::new(tempfile::tempdir().unwrap()), Clock::system());
+        let data = Arc::new(tempfile::tempdir().unwrap());
         LocalCa::in_data(data.path()).init(&["127.0.0.1".into()], clock.now(), false).unwrap();
         let test = TestBroker::on(data, SocketAddr::from(([127, 0, 0, 1], 0)), clock, setup).await;
 

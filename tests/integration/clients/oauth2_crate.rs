@@ -63,7 +63,9 @@ impl Http {
 }
 
 async fn complete_flow(is_mtls: bool) {
-    let bench = Bench::with_printers(|kind| (kind.confirmation_number, kind.site_network) = (false, true)).await;
+    let clock = Clock::manual(Clock::system().now());
+    let change = |kind: &mut Kind| (kind.confirmation_number, kind.site_network) = (false, true);
+    let bench = Bench::by_clock(clock.clone(), change).await;
     bench.test.set_networks(&["127.0.0.0/8"]).await;
     let address = bench.test.url("/.well-known/oauth-authorization-server");
     let metadata = bench.test.wire.send(bench.test.wire.get(&address)).await.unwrap().json().unwrap();
@@ -91,13 +93,13 @@ async fn complete_flow(is_mtls: bool) {
             waits.push(interval.as_secs());
             waits.len()
         };
-        let (operator, page) = (&bench.operator, &page);
+        let (operator, page, clock) = (&bench.operator, &page, &clock);
         async move {
             if nth == 2 {
                 operator.approve(page, "").await.unwrap();
             }
             if nth > 1 {
-                tokio::time::sleep(interval).await;
+                clock.advance(interval);
             }
         }
     };
@@ -126,7 +128,8 @@ async fn complete_flow(is_mtls: bool) {
 
     let code: StandardDeviceAuthorizationResponse = client.exchange_device_code().request_async(&call).await.unwrap();
     bench.operator.deny(&claim(&code).await).await.unwrap();
-    let polled = client.exchange_device_access_token(&code).request_async(&call, tokio::time::sleep, None).await;
+    let wait = async |interval| clock.advance(interval);
+    let polled = client.exchange_device_access_token(&code).request_async(&call, wait, None).await;
     assert!(
         matches!(&polled, Err(RequestTokenError::ServerResponse(error))
         if error.error() == &DeviceCodeErrorResponseType::AccessDenied),
