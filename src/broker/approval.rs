@@ -87,7 +87,10 @@ impl Broker {
         };
         let device = match &found {
             Some(grant) => {
-                self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active)
+                let device = self.store.device_by_row(grant.device_row).await?;
+                // Of another site's devices nothing is told, not even that the code is one.
+                device
+                    .filter(|device| device.state == DeviceState::Active && may_approve_at(caller, &device.facts.site))
             }
             None => None,
         };
@@ -122,6 +125,7 @@ impl Broker {
         let is_pending = matches!(grant.standing(self.now()), Standing::Pending { .. });
         let device =
             self.store.device_by_row(grant.device_row).await?.filter(|device| device.state == DeviceState::Active);
+        let device = device.filter(|device| may_approve_at(caller, &device.facts.site));
         let (Some(device), true, true) = (device, is_mine, is_pending) else { return Err(over()) };
         let kind = self.kind(&device.facts.kind).ok_or_else(over)?;
         let resource = self.resource(&grant.resource).ok_or_else(over)?;
@@ -202,8 +206,8 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn pending_grants(&self, limit: u32) -> Result<Vec<GrantOfDevice>, StoreError> {
-        self.store.pending_grants(self.now(), limit).await
+    pub async fn pending_grants(&self, caller: &Caller, limit: u32) -> Result<Vec<GrantOfDevice>, StoreError> {
+        self.store.pending_grants(&caller.reach(), self.now(), limit).await
     }
 
     fn shown_digest(&self, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
@@ -227,6 +231,10 @@ impl Broker {
 fn approver(caller: &Caller) -> Result<OperatorId, UseCaseError> {
     caller.must(Role::may_approve)?;
     caller.operator.ok_or(UseCaseError::NotAllowed)
+}
+
+fn may_approve_at(caller: &Caller, site: &str) -> bool {
+    caller.rights.role_at(site).is_some_and(Role::may_approve)
 }
 
 fn buckets(by: OperatorId, peer: Option<IpAddr>) -> Vec<GuessBucket> {

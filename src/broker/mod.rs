@@ -23,7 +23,7 @@ use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
 use crate::model::kind::{Kind, OFFLINE_ACCESS};
-use crate::model::operator::Role;
+use crate::model::operator::{Reach, Rights, Role};
 use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
@@ -124,6 +124,9 @@ pub enum UseCaseError {
     /// The caller's role does not allow it.
     #[error("your role does not allow this; ask an administrator")]
     NotAllowed,
+    /// It is dangerous, and the caller proved too long ago who it is.
+    #[error("sign in once more; this needs a sign-in of the last 5 minutes")]
+    NotFresh,
     /// There is no such thing, or it is not the caller's.
     #[error("{0}")]
     NotFound(String),
@@ -179,22 +182,45 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 pub struct Caller {
     /// For the record.
     pub actor: Actor,
-    /// What the caller may do.
-    pub role: Role,
+    /// What the caller may do where.
+    pub rights: Rights,
     /// The person, if it is one: only a person approves.
     pub operator: Option<OperatorId>,
+    /// When that person last proved who it is.
+    pub proved_at: Option<Timestamp>,
     /// Address.
     pub peer: Option<IpAddr>,
 }
 
 impl Caller {
     /// Whoever has a shell on this machine.
-    pub const fn command_line() -> Self {
-        Self { actor: Actor::CommandLine, role: Role::Admin, operator: None, peer: None }
+    pub fn command_line() -> Self {
+        let rights = Rights::everywhere(Role::Admin);
+        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, peer: None }
     }
 
+    /// Which sites the caller may know of.
+    pub fn reach(&self) -> Reach {
+        self.rights.reach()
+    }
+
+    /// Has the caller this right at any site? For what is no site's own; what is of a site is asked with [`Self::must_at`].
     fn must(&self, may: fn(Role) -> bool) -> Result<(), UseCaseError> {
-        if may(self.role) { Ok(()) } else { Err(UseCaseError::NotAllowed) }
+        if self.rights.highest().is_some_and(may) { Ok(()) } else { Err(UseCaseError::NotAllowed) }
+    }
+
+    /// Has the caller this right at this site? Of a site where the caller is nothing, there is nothing.
+    fn must_at(&self, site: &str, may: fn(Role) -> bool) -> Result<(), UseCaseError> {
+        match self.rights.role_at(site) {
+            Some(role) if may(role) => Ok(()),
+            Some(_) => Err(UseCaseError::NotAllowed),
+            None => Err(UseCaseError::NotFound("there is nothing of this name at your sites".into())),
+        }
+    }
+
+    /// Has the caller this right everywhere? For what holds for all sites.
+    fn must_everywhere(&self, may: fn(Role) -> bool) -> Result<(), UseCaseError> {
+        if self.rights.role_everywhere().is_some_and(may) { Ok(()) } else { Err(UseCaseError::NotAllowed) }
     }
 }
 
@@ -315,8 +341,12 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<crate::model::audit::Record>, StoreError> {
-        self.store.audit(query).await
+    pub async fn audit(
+        &self,
+        caller: &Caller,
+        query: &AuditQuery,
+    ) -> Result<Vec<crate::model::audit::Record>, StoreError> {
+        self.store.audit(query, &caller.reach()).await
     }
 
     /// Walks the audit chain.
@@ -340,8 +370,8 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn audit_counts(&self, since: Timestamp) -> Result<(u64, u64), StoreError> {
-        self.store.audit_counts(since).await
+    pub async fn audit_counts(&self, caller: &Caller, since: Timestamp) -> Result<(u64, u64), StoreError> {
+        self.store.audit_counts(since, &caller.reach()).await
     }
 
     /// Renews the signing keys and wakes all that wait, if another process, such as the command line, has changed the database. To be called once a second.

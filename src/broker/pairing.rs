@@ -121,13 +121,13 @@ impl Broker {
         subject: &WindowSubject,
         lifetime: Option<Duration>,
     ) -> Result<Timestamp, UseCaseError> {
-        caller.must(Role::may_pair)?;
+        self.must_pair(caller, subject).await?;
         let lifetime = lifetime.unwrap_or(WINDOW_LIFETIME);
         if lifetime > Duration::from_secs(24 * 3600) || lifetime < Duration::from_secs(60) {
             return Err(UseCaseError::refused("pairing may be open for 1 minute to 24 hours"));
         }
         if let WindowSubject::Device(id) = subject {
-            let device = self.device(id.as_str()).await?;
+            let device = self.device(caller, id.as_str()).await?;
             if !matches!(device.state, DeviceState::Registered | DeviceState::Active) {
                 return Err(UseCaseError::refused(format!("{id} is {}; resume it first", device.state.as_str())));
             }
@@ -146,12 +146,19 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or it was not open.
     pub async fn close_window(&self, caller: &Caller, subject: &WindowSubject) -> Result<(), UseCaseError> {
-        caller.must(Role::may_pair)?;
+        self.must_pair(caller, subject).await?;
         if !self.store.close_window(subject, &self.context(caller)).await? {
             return Err(UseCaseError::refused("pairing was not open"));
         }
         self.wake.pages();
         Ok(())
+    }
+
+    async fn must_pair(&self, caller: &Caller, subject: &WindowSubject) -> Result<(), UseCaseError> {
+        match subject {
+            WindowSubject::Device(id) => self.device_for(caller, id.as_str(), Role::may_pair).await.map(drop),
+            WindowSubject::Site(site) => caller.must_at(site, Role::may_pair),
+        }
     }
 
     /// When a window closes, if it is open.
@@ -394,6 +401,11 @@ impl Broker {
         let over = || UseCaseError::NotFound("this pairing is over, or never was. Start it again on the device".into());
         let id = PairingId::parse(id).ok_or_else(over)?;
         let found = self.store.pairing(&id).await?.ok_or_else(over)?;
+        let site = &found.device.facts.site;
+        if !caller.reach().has(site) {
+            return Err(over());
+        }
+        caller.must_at(site, Role::may_pair)?;
         if found.pairing.is_open(self.now()) { Ok(found) } else { Err(over()) }
     }
 
@@ -401,8 +413,12 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn open_pairings(&self, device: Option<&DeviceId>) -> Result<Vec<PairingOfDevice>, StoreError> {
-        self.store.open_pairings(device, self.now()).await
+    pub async fn open_pairings(
+        &self,
+        caller: &Caller,
+        device: Option<&DeviceId>,
+    ) -> Result<Vec<PairingOfDevice>, StoreError> {
+        self.store.open_pairings(device, &caller.reach(), self.now()).await
     }
 
     /// Confirms a pairing. Step 4.
@@ -431,7 +447,7 @@ impl Broker {
             ));
         }
         self.ring(&device);
-        self.device(device.id.as_str()).await
+        self.device(caller, device.id.as_str()).await
     }
 
     /// What the key of a pairing lacks of what its kind wants, in words; nothing if it is good enough.

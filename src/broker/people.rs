@@ -1,11 +1,12 @@
 //! People: operators, one-time sign-in links, sessions, and the token that ties a form to its session.
 
 use crate::broker::{Broker, Caller, UseCaseError};
+use crate::clock::Timestamp;
 use crate::id::OperatorId;
-use crate::model::audit::{Actor, Context, Event};
-use crate::model::operator::{LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE};
+use crate::model::audit::{Actor, Context, Event, one_line};
+use crate::model::operator::{EVERYWHERE, FRESH, LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
-use crate::store::StoreError;
+use crate::store::{LiveSession, StoreError};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Session {
     pub hash: Bytes32,
     /// Whose it is.
     pub operator: Operator,
+    /// When the person last proved who it is.
+    pub fresh_at: Timestamp,
 }
 
 impl Session {
@@ -26,20 +29,45 @@ impl Session {
     pub fn caller(&self, peer: Option<IpAddr>) -> Caller {
         Caller {
             actor: Actor::Operator(self.operator.name.clone()),
-            role: self.operator.role,
+            rights: self.operator.rights.clone(),
             operator: Some(self.operator.id),
+            proved_at: Some(self.fresh_at),
             peer,
         }
     }
 }
 
 impl Broker {
+    /// For what is dangerous: a session that was taken over, or left open, is not enough.
+    ///
+    /// # Errors
+    /// [`UseCaseError::NotFresh`], if the person last proved who it is more than [`FRESH`] ago.
+    pub(super) fn must_be_fresh(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        match caller.proved_at {
+            Some(proved_at) if self.now().since(proved_at) > FRESH => Err(UseCaseError::NotFresh),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a person.
     ///
     /// # Errors
     /// If the caller may not, the name is no plain name, or it is taken.
     pub async fn add_operator(&self, caller: &Caller, name: &str, role: Role) -> Result<OperatorId, UseCaseError> {
-        caller.must(Role::may_administer)?;
+        self.add_person(caller, name, Some(role)).await
+    }
+
+    /// The same, with a role everywhere or with none yet.
+    ///
+    /// # Errors
+    /// As [`Broker::add_operator`].
+    pub async fn add_person(
+        &self,
+        caller: &Caller,
+        name: &str,
+        role: Option<Role>,
+    ) -> Result<OperatorId, UseCaseError> {
+        caller.must_everywhere(Role::may_administer)?;
         // Plain letters only: the name stands in the audit log and must be nobody else's look-alike.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_@".contains(&byte));
         if !is_plain || !(2..=64).contains(&name.len()) {
@@ -47,6 +75,32 @@ impl Broker {
         }
         let added = self.store.add_operator(name, role, &self.context(caller)).await?;
         added.ok_or_else(|| UseCaseError::refused(format!("the name {name} is taken")))
+    }
+
+    /// Gives a person a role at a site, or everywhere ([`EVERYWHERE`]), or takes it away. It holds from the person's next request on.
+    ///
+    /// # Errors
+    /// If the caller may not (a site's administrator may for that site), or there is no such person or site.
+    pub async fn set_role(
+        &self,
+        caller: &Caller,
+        name: &str,
+        site: &str,
+        role: Option<Role>,
+    ) -> Result<(), UseCaseError> {
+        if site == EVERYWHERE {
+            caller.must_everywhere(Role::may_administer)?;
+        } else {
+            caller.must_at(site, Role::may_administer)?;
+            if self.store.site(site).await?.is_none() {
+                return Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(site))));
+            }
+        }
+        if !self.store.set_role(name, site, role, &self.context(caller)).await? {
+            return Err(UseCaseError::NotFound(format!("there is no operator '{}'", one_line(name))));
+        }
+        self.wake.everybody();
+        Ok(())
     }
 
     /// All people.
@@ -62,15 +116,12 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn disable_operator(&self, caller: &Caller, name: &str) -> Result<(), UseCaseError> {
-        caller.must(Role::may_administer)?;
+        caller.must_everywhere(Role::may_administer)?;
         if self.store.disable_operator(name, &self.context(caller)).await? {
             self.wake.everybody();
             Ok(())
         } else {
-            Err(UseCaseError::NotFound(format!(
-                "there is no operator '{}', or it is disabled already",
-                crate::model::audit::one_line(name)
-            )))
+            Err(UseCaseError::NotFound(format!("there is no operator '{}', or it is disabled already", one_line(name))))
         }
     }
 
@@ -79,14 +130,14 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn operator_link(&self, caller: &Caller, name: &str) -> Result<String, UseCaseError> {
-        caller.must(Role::may_administer)?;
+        caller.must_everywhere(Role::may_administer)?;
         let token = self.random.bytes32()?;
         let context = self.context(caller);
         let expires_at = context.now.plus(LINK_LIFETIME);
         if self.store.add_link(name, &sha256(&[&token]), expires_at, &context).await? {
             Ok(format!("{}/sign-in?token={}", self.endpoints.issuer, b64u(&token)))
         } else {
-            let name = crate::model::audit::one_line(name);
+            let name = one_line(name);
             Err(UseCaseError::NotFound(format!(
                 "there is no operator '{name}'; add one: pairgate operator add {name} --role admin"
             )))
@@ -127,11 +178,13 @@ impl Broker {
     pub async fn session(&self, cookie: &str) -> Result<Option<Session>, StoreError> {
         let Some(id) = bytes32_from_b64u(cookie) else { return Ok(None) };
         let (hash, now) = (sha256(&[&id]), self.now());
-        let Some((operator, seen_at)) = self.store.session(&hash, now).await? else { return Ok(None) };
+        let Some(LiveSession { operator, seen_at, fresh_at }) = self.store.session(&hash, now).await? else {
+            return Ok(None);
+        };
         if now.since(seen_at) >= TOUCH_EVERY {
             self.store.touch_session(&hash, now).await?;
         }
-        Ok(Some(Session { hash, operator }))
+        Ok(Some(Session { hash, operator, fresh_at }))
     }
 
     /// Signs out.

@@ -3,9 +3,10 @@
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::device_auth::is_phishing_client_id;
 use crate::id::DeviceId;
+use crate::model::audit::one_line;
 use crate::model::device::{Device, DeviceFacts, DeviceState};
 use crate::model::operator::Role;
-use crate::model::site::{DEFAULT_SITE, Site};
+use crate::model::site::{DEFAULT_SITE, Site, is_hours};
 use crate::model::text::clean;
 use crate::store::{DeviceCounts, DeviceQuery, StateChange, StoreError};
 
@@ -20,21 +21,17 @@ impl Broker {
         id: &str,
         mut facts: DeviceFacts,
     ) -> Result<DeviceId, UseCaseError> {
-        caller.must(Role::may_pair)?;
-        let mut problems = Vec::new();
         if facts.site.is_empty() {
             facts.site = DEFAULT_SITE.into();
         }
+        caller.must_at(&facts.site, Role::may_pair)?;
+        let mut problems = Vec::new();
         if self.kind(&facts.kind).is_none() {
             let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.as_str()).collect();
-            problems.push(format!(
-                "kind '{}' is unknown; it is one of {}",
-                crate::model::audit::one_line(&facts.kind),
-                known.join(", ")
-            ));
+            problems.push(format!("kind '{}' is unknown; it is one of {}", one_line(&facts.kind), known.join(", ")));
         }
         if self.store.site(&facts.site).await?.is_none() {
-            problems.push(format!("site '{}' is unknown", crate::model::audit::one_line(&facts.site)));
+            problems.push(format!("site '{}' is unknown", one_line(&facts.site)));
         }
         let id = DeviceId::new(id).map_err(|error| problems.push(error.to_string())).ok();
         if id.as_ref().is_some_and(|id| is_phishing_client_id(id.as_str())) {
@@ -61,28 +58,43 @@ impl Broker {
     /// A device.
     ///
     /// # Errors
-    /// If there is none.
-    pub async fn device(&self, id: &str) -> Result<Device, UseCaseError> {
-        let not_found =
-            || UseCaseError::NotFound(format!("there is no device '{}'", crate::model::audit::one_line(id)));
+    /// If there is none, or it is at a site of which the caller may not know: the same answer.
+    pub async fn device(&self, caller: &Caller, id: &str) -> Result<Device, UseCaseError> {
+        let not_found = || UseCaseError::NotFound(format!("there is no device '{}'", one_line(id)));
         let id = DeviceId::new(id).map_err(|_| not_found())?;
-        self.store.device(&id).await?.ok_or_else(not_found)
+        let device = self.store.device(&id).await?;
+        device.filter(|device| caller.reach().has(&device.facts.site)).ok_or_else(not_found)
+    }
+
+    /// A device for which the caller may do this.
+    ///
+    /// # Errors
+    /// As [`Broker::device`], or if the caller's role at its site does not allow it.
+    pub(super) async fn device_for(
+        &self,
+        caller: &Caller,
+        id: &str,
+        may: fn(Role) -> bool,
+    ) -> Result<Device, UseCaseError> {
+        let device = self.device(caller, id).await?;
+        caller.must_at(&device.facts.site, may)?;
+        Ok(device)
     }
 
     /// Devices that match, and how many match in all.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64), StoreError> {
-        self.store.devices(query).await
+    pub async fn devices(&self, caller: &Caller, query: &DeviceQuery) -> Result<(Vec<Device>, u64), StoreError> {
+        self.store.devices(query, &caller.reach()).await
     }
 
     /// How many devices are in each state.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn device_counts(&self) -> Result<DeviceCounts, StoreError> {
-        self.store.device_counts().await
+    pub async fn device_counts(&self, caller: &Caller) -> Result<DeviceCounts, StoreError> {
+        self.store.device_counts(&caller.reach()).await
     }
 
     /// Stops a device, reversibly: all that it holds is dead when this returns.
@@ -110,8 +122,7 @@ impl Broker {
     }
 
     async fn change_state(&self, caller: &Caller, id: &str, to: DeviceState) -> Result<(), UseCaseError> {
-        caller.must(Role::may_administer)?;
-        let device = self.device(id).await?;
+        let device = self.device_for(caller, id, Role::may_administer).await?;
         match self.store.set_device_state(&device.id, to, &self.context(caller)).await? {
             StateChange::Changed(_) => {
                 if let Some(grant) = device.pending_grant {
@@ -130,27 +141,60 @@ impl Broker {
         }
     }
 
-    /// A site.
+    /// A site, if the caller may know of it.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn site(&self, id: &str) -> Result<Option<Site>, StoreError> {
-        self.store.site(id).await
+    pub async fn site(&self, caller: &Caller, id: &str) -> Result<Option<Site>, StoreError> {
+        Ok(self.store.site(id).await?.filter(|site| caller.reach().has(&site.id)))
     }
 
-    /// Changes a site's name or networks.
+    /// The caller's sites, by id.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn sites(&self, caller: &Caller) -> Result<Vec<Site>, StoreError> {
+        self.store.sites(&caller.reach()).await
+    }
+
+    /// Adds a site.
+    ///
+    /// # Errors
+    /// If the caller may not, the id or the name is refused, or the id is taken.
+    pub async fn add_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
+        caller.must_everywhere(Role::may_administer)?;
+        let is_plain = site.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if !is_plain || !(2..=32).contains(&site.id.len()) {
+            return Err(UseCaseError::refused("a site's id has 2 to 32 characters out of a-z, 0-9 and '-'"));
+        }
+        let site = checked_site(site)?;
+        if !self.store.add_site(&site, &self.context(caller)).await? {
+            return Err(UseCaseError::refused(format!("there is a site '{}' already", site.id)));
+        }
+        self.wake.pages();
+        Ok(())
+    }
+
+    /// Changes all of a site but its id.
     ///
     /// # Errors
     /// If the caller may not, the name is refused, or there is no such site.
     pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
-        caller.must(Role::may_administer)?;
-        let name = clean("name", &site.name, 80).map_err(|error| UseCaseError::refused(error.to_string()))?;
-        let site = Site { name, ..site };
+        caller.must_at(&site.id, Role::may_administer)?;
+        let site = checked_site(site)?;
         if self.store.set_site(&site, &self.context(caller)).await? {
             self.wake.pages();
             Ok(())
         } else {
-            Err(UseCaseError::NotFound(format!("there is no site '{}'", crate::model::audit::one_line(&site.id))))
+            Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(&site.id))))
         }
     }
+}
+
+fn checked_site(site: Site) -> Result<Site, UseCaseError> {
+    let name = clean("name", &site.name, 80).map_err(|error| UseCaseError::refused(error.to_string()))?;
+    if !is_hours(&site.quiet_hours) {
+        return Err(UseCaseError::refused("quiet hours look like 22:00-06:00, or are left empty"));
+    }
+    Ok(Site { name, ..site })
 }

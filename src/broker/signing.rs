@@ -271,7 +271,7 @@ impl Broker {
         caller: &Caller,
         rotation: KeyRotation,
     ) -> Result<Vec<Rotated>, UseCaseError> {
-        caller.must(Role::may_administer)?;
+        caller.must_everywhere(Role::may_administer)?;
         self.signing.look().await?;
         let mut done = Vec::new();
         for algorithm in SigningAlgorithm::ALL {
@@ -298,7 +298,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not.
     pub async fn end_all_sign_ins(&self, caller: &Caller) -> Result<u64, UseCaseError> {
-        caller.must(Role::may_administer)?;
+        caller.must_everywhere(Role::may_administer)?;
         let ended = self.store.revoke_all_grants(Event::AllSignInsEnded, &self.context(caller)).await?;
         self.wake.pages();
         Ok(ended)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Caller};
 use crate::cli::output;
 use crate::cli::serve::broker_to_look_at;
 use crate::config::Config;
@@ -51,7 +51,10 @@ pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let newer = broker
-                    .audit(&AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() })
+                    .audit(
+                        &Caller::command_line(),
+                        &AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() },
+                    )
                     .await?;
                 last = newer.last().map_or(last, |record| record.id);
                 newer.iter().try_for_each(|record| {
@@ -69,7 +72,9 @@ async fn newest(broker: &Broker, lines: u32, refusals: bool) -> anyhow::Result<V
         u32::try_from(records.len()).ok().and_then(|got| lines.checked_sub(got)).filter(|left| *left > 0)
     {
         let before = records.last().map(|record| record.id);
-        let older = broker.audit(&AuditQuery { before, refusals, limit, ..AuditQuery::default() }).await?;
+        let older = broker
+            .audit(&Caller::command_line(), &AuditQuery { before, refusals, limit, ..AuditQuery::default() })
+            .await?;
         if older.is_empty() {
             break;
         }

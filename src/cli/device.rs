@@ -76,9 +76,15 @@ pub struct AddArgs {
     /// Model
     #[arg(long, default_value = "")]
     model: String,
+    /// Floor, as people call it
+    #[arg(long, default_value = "")]
+    floor: String,
     /// Room
     #[arg(long, default_value = "")]
     room: String,
+    /// Who answers for it
+    #[arg(long, default_value = "")]
+    owner: String,
     /// Note
     #[arg(long, default_value = "")]
     note: String,
@@ -93,8 +99,8 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
     let caller = Caller::command_line();
     let changed = match command {
         DeviceCommand::Add(args) => {
-            let AddArgs { id, kind, name, serial, asset_tag, maker, model, room, note, site } = args;
-            let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, room, note };
+            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = args;
+            let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note };
             broker.register_device(&caller, &id, facts).await?;
             id
         }
@@ -114,26 +120,31 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
                         .ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))
                 })
                 .transpose()?;
-            let (devices, total) =
-                broker.devices(&DeviceQuery { text: text.unwrap_or_default(), state, limit }).await?;
+            let (devices, total) = broker
+                .devices(
+                    &caller,
+                    &DeviceQuery { text: text.unwrap_or_default(), state, limit, ..DeviceQuery::default() },
+                )
+                .await?;
             list(&devices, total, json)?;
             return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::Show { id } => {
-            let device = broker.device(&id).await?;
+            let device = broker.device(&caller, &id).await?;
             if json {
                 output::json(&as_json(&device))?;
             } else {
                 show(&device)?;
-                let records =
-                    broker.audit(&AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() }).await?;
+                let records = broker
+                    .audit(&caller, &AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() })
+                    .await?;
                 output::line("")?;
                 crate::cli::audit::print(&records)?;
             }
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let device = broker.device(&changed).await?;
+    let device = broker.device(&caller, &changed).await?;
     if json {
         output::json(&as_json(&device))?;
     } else {

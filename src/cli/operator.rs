@@ -1,5 +1,6 @@
 //! `pairgate operator …`.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -73,7 +74,7 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
             if json {
                 let list: Vec<_> = operators
                     .iter()
-                    .map(|operator| json!({"name": operator.name, "role": operator.role, "added_at": operator.added_at.rfc3339(), "disabled_at": operator.disabled_at.map(|at| at.rfc3339())}))
+                    .map(|operator| json!({"name": operator.name, "roles": operator.rights.iter().collect::<BTreeMap<_, _>>(), "added_at": operator.added_at.rfc3339(), "disabled_at": operator.disabled_at.map(|at| at.rfc3339())}))
                     .collect();
                 output::json(&list)?;
             } else if operators.is_empty() {
@@ -85,10 +86,10 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                         let state = operator
                             .disabled_at
                             .map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
-                        vec![operator.name.clone(), operator.role.as_str().into(), operator.added_at.rfc3339(), state]
+                        vec![operator.name.clone(), operator.rights.words(), operator.added_at.rfc3339(), state]
                     })
                     .collect();
-                output::table(&["NAME", "ROLE", "ADDED", "STATE"], &rows)?;
+                output::table(&["NAME", "ROLES", "ADDED", "STATE"], &rows)?;
             }
         }
         OperatorCommand::Disable { name } => {

@@ -83,7 +83,7 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
             broker.close_window(&caller, &subject(device.as_deref())?).await?;
             if json { output::json(&json!({"closes_at": null})) } else { output::line("pairing is closed") }?;
         }
-        PairingCommand::List => list(&broker.open_pairings(None).await?, json)?,
+        PairingCommand::List => list(&broker.open_pairings(&caller, None).await?, json)?,
         PairingCommand::Confirm { device, number, pairing, .. } => {
             let id = match pairing {
                 Some(id) => id,
@@ -100,7 +100,7 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
             }?;
         }
         PairingCommand::Refuse { device } => {
-            let waiting = broker.open_pairings(Some(&DeviceId::new(&device)?)).await?;
+            let waiting = broker.open_pairings(&caller, Some(&DeviceId::new(&device)?)).await?;
             for found in &waiting {
                 broker.decline_pairing(&caller, found.pairing.id.as_str()).await?;
             }
@@ -122,7 +122,7 @@ fn subject(device: Option<&str>) -> anyhow::Result<WindowSubject> {
 }
 
 async fn only_one(broker: &Broker, device: &str) -> anyhow::Result<String> {
-    let waiting = broker.open_pairings(Some(&DeviceId::new(device)?)).await?;
+    let waiting = broker.open_pairings(&Caller::command_line(), Some(&DeviceId::new(device)?)).await?;
     match waiting.as_slice() {
         [one] => Ok(one.pairing.id.to_string()),
         [] => anyhow::bail!(

@@ -8,7 +8,7 @@ use crate::broker::Caller;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
-use crate::model::site::{DEFAULT_SITE, Site};
+use crate::model::site::DEFAULT_SITE;
 
 /// Commands on the site.
 #[derive(Debug, clap::Subcommand)]
@@ -29,12 +29,14 @@ pub enum SiteCommand {
 /// Runs one.
 pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
+    let caller = Caller::command_line();
     let missing = || anyhow::anyhow!("the site is missing from the database");
-    let mut site = broker.site(DEFAULT_SITE).await?.ok_or_else(missing)?;
+    let mut site = broker.site(&caller, DEFAULT_SITE).await?.ok_or_else(missing)?;
     if let SiteCommand::Set { name, network } = command {
-        site = Site { name: name.unwrap_or(site.name), networks: network.unwrap_or(site.networks), id: site.id };
-        broker.set_site(&Caller::command_line(), site).await?;
-        site = broker.site(DEFAULT_SITE).await?.ok_or_else(missing)?;
+        site.name = name.unwrap_or(site.name);
+        site.networks = network.unwrap_or(site.networks);
+        broker.set_site(&caller, site).await?;
+        site = broker.site(&caller, DEFAULT_SITE).await?.ok_or_else(missing)?;
     }
     let networks: Vec<String> = site.networks.iter().map(ToString::to_string).collect();
     if json {

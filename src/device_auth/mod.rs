@@ -21,6 +21,7 @@ use crate::device_auth::mtls::ClientTrust;
 use crate::id::DeviceId;
 use crate::model::audit::{Event, one_line};
 use crate::model::device::{Device, PinnedKey};
+use crate::model::operator::Reach;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::jwk::PublicKey;
@@ -512,7 +513,7 @@ impl Said<'_> {
 /// A registered id with a key that is not (yet) its own.
 async fn unpinned(store: &dyn Store, device: Device, jkt: &Bytes32, now: Timestamp) -> Result<Refused, Refused> {
     // Its own pairing waits to be confirmed: the key is known, so it may be told. Anybody else learns nothing.
-    let waiting = store.open_pairings(Some(&device.id), now).await?;
+    let waiting = store.open_pairings(Some(&device.id), &Reach::Everywhere, now).await?;
     let is_waiting = waiting.iter().any(|found| is_equal(&found.pairing.jkt, jkt));
     let detail = format!("key {}", PinnedKey::short(jkt));
     let (error, event) = match (is_waiting, device.key.is_some()) {

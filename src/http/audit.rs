@@ -26,7 +26,11 @@ pub async fn list(
     signed_in: SignedIn,
     PageQuery(Position { before }): PageQuery<Position>,
 ) -> Response {
-    let records = match edge.broker().audit(&AuditQuery { before, limit: ROWS, ..AuditQuery::default() }).await {
+    let records = match edge
+        .broker()
+        .audit(&signed_in.caller(), &AuditQuery { before, limit: ROWS, ..AuditQuery::default() })
+        .await
+    {
         Ok(records) => records,
         Err(error) => return unavailable(&error),
     };

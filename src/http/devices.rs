@@ -46,7 +46,8 @@ async fn render_list(
     errors: Vec<String>,
 ) -> Response {
     let (broker, now) = (edge.broker(), edge.broker().now());
-    let found = broker.devices(&DeviceQuery { text: query.clone(), state: None, limit: ROWS }).await;
+    let wanted = DeviceQuery { text: query.clone(), limit: ROWS, ..DeviceQuery::default() };
+    let found = broker.devices(&signed_in.caller(), &wanted).await;
     let (devices, total) = match found {
         Ok(found) => found,
         Err(error) => return unavailable(&error),
@@ -78,7 +79,9 @@ pub async fn register(State(edge): State<Edge>, form: PageForm) -> Response {
         asset_tag: form.field("asset_tag"),
         maker: form.field("maker"),
         model: form.field("model"),
+        floor: form.field("floor"),
         room: form.field("room"),
+        owner: form.field("owner"),
         note: form.field("note"),
     };
     let typed = DeviceForm {
@@ -121,12 +124,14 @@ async fn device_page(
     errors: Vec<String>,
 ) -> Result<DevicePage, UseCaseError> {
     let (broker, now) = (edge.broker(), edge.broker().now());
-    let device = broker.device(id).await?;
-    let pairings = broker.open_pairings(Some(&device.id)).await?;
-    let records =
-        broker.audit(&AuditQuery { device: Some(device.id.clone()), limit: 50, ..AuditQuery::default() }).await?;
+    let caller = signed_in.caller();
+    let device = broker.device(&caller, id).await?;
+    let pairings = broker.open_pairings(&caller, Some(&device.id)).await?;
+    let records = broker
+        .audit(&caller, &AuditQuery { device: Some(device.id.clone()), limit: 50, ..AuditQuery::default() })
+        .await?;
     let window = broker.window(&WindowSubject::Device(device.id.clone())).await?;
-    let site = broker.site(&device.facts.site).await?;
+    let site = broker.site(&caller, &device.facts.site).await?;
     let facts = device.facts.clone();
     Ok(DevicePage {
         chrome: chrome(edge, &signed_in.session, &facts.name, "devices").await,

@@ -206,6 +206,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for PageQuery<T> {
     }
 }
 
+/// A form posted by somebody who need not be signed in. It must not change anything of anybody's.
+pub struct PostedForm(pub HashMap<String, String>);
+
+impl FromRequest<Edge> for PostedForm {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &Edge) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
+        match Form::parse(&body) {
+            Ok(form) if is_form(&parts.headers) => Ok(Self(form.into_fields())),
+            _ => Err(present::refused_form()),
+        }
+    }
+}
+
 /// A form posted by a page of this session.
 ///
 /// Without the token, another site's page could post in the operator's name wherever a browser sends neither `Origin` nor `Sec-Fetch-Site`.

@@ -5,7 +5,7 @@
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
-//! | `/sign-in` | anyone with a link | [`sign_in`] |
+//! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -32,6 +32,7 @@ pub mod device;
 pub mod devices;
 pub mod events;
 pub mod extract;
+pub mod lang;
 pub mod overview;
 pub mod pair;
 pub mod places;
@@ -138,7 +139,9 @@ pub fn router(edge: Edge) -> Router {
         .route("/report", post(approve::report))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
+        .route("/language", post(lang::choose))
         .fallback(present::not_found)
+        .layer(middleware::from_fn(lang::speak))
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))
         .layer(middleware::from_fn(page_headers))
         .route("/assets/{name}", get(assets::serve))

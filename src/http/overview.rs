@@ -25,12 +25,13 @@ pub async fn show(State(edge): State<Edge>, signed_in: SignedIn) -> Response {
 
 async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, StoreError> {
     let (broker, now) = (edge.broker(), edge.broker().now());
+    let caller = signed_in.caller();
     let midnight = Timestamp::from_millis(now.millis() - now.millis().rem_euclid(86_400_000));
-    let pairings = broker.open_pairings(None).await?;
-    let grants = broker.pending_grants(ROWS).await?;
-    let refusals = broker.audit(&AuditQuery { refusals: true, limit: 10, ..AuditQuery::default() }).await?;
-    let counts = broker.device_counts().await?;
-    let (signed_in_today, refused_today) = broker.audit_counts(midnight).await?;
+    let pairings = broker.open_pairings(&caller, None).await?;
+    let grants = broker.pending_grants(&caller, ROWS).await?;
+    let refusals = broker.audit(&caller, &AuditQuery { refusals: true, limit: 10, ..AuditQuery::default() }).await?;
+    let counts = broker.device_counts(&caller).await?;
+    let (signed_in_today, refused_today) = broker.audit_counts(&caller, midnight).await?;
     let window_open = broker.window(&WindowSubject::Site(DEFAULT_SITE.into())).await?;
     Ok(OverviewPage {
         chrome: chrome(edge, &signed_in.session, "Overview", "overview").await,

@@ -29,9 +29,10 @@ pub async fn list(State(edge): State<Edge>, signed_in: SignedIn) -> Response {
 
 async fn list_page(edge: &Edge, signed_in: &SignedIn) -> Result<PairListPage, StoreError> {
     let (broker, now) = (edge.broker(), edge.broker().now());
-    let pairings = broker.open_pairings(None).await?;
+    let caller = signed_in.caller();
+    let pairings = broker.open_pairings(&caller, None).await?;
     let (waiting, unpaired) = broker
-        .devices(&DeviceQuery { state: Some(DeviceState::Registered), limit: 100, ..DeviceQuery::default() })
+        .devices(&caller, &DeviceQuery { state: Some(DeviceState::Registered), limit: 100, ..DeviceQuery::default() })
         .await?;
     let label =
         |device: &Device| broker.kind(&device.facts.kind).map_or(device.facts.kind.clone(), |kind| kind.label.clone());
@@ -197,7 +198,7 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
 }
 
 async fn done(edge: &Edge, signed_in: &SignedIn, device: &Device, paired: bool) -> Response {
-    let left = edge.broker().device_counts().await.map_or(0, |counts| counts.registered);
+    let left = edge.broker().device_counts(&signed_in.caller()).await.map_or(0, |counts| counts.registered);
     let next = (left > 0).then(|| {
         if left == 1 {
             "1 device is still to be paired.".into()

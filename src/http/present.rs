@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse as _, Response};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use tower_http::csrf::ProtectionError;
 
 use crate::broker::UseCaseError;
@@ -10,10 +10,11 @@ use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
+use crate::http::lang;
 use crate::http::views::{Chrome, DeviceRow, Fact, FactState, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
 use crate::model::device::{Device, KeyAssurance, PinnedKey};
-use crate::model::site::DEFAULT_SITE;
+use crate::model::operator::Role;
 use crate::store::PairingOfDevice;
 
 /// Renders a page.
@@ -29,9 +30,14 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response {
 
 /// The frame of a page for a signed-in operator.
 pub async fn chrome(edge: &Edge, session: &Session, title: &str, active: &'static str) -> Chrome {
-    let site = edge.broker().site(DEFAULT_SITE).await.ok().flatten().map_or_else(String::new, |site| site.name);
+    // Whoever has one site sees its name; with several, each thing says where it is.
+    let site = match edge.broker().sites(&session.caller(None)).await.as_deref() {
+        Ok([only]) => only.name.clone(),
+        _ => String::new(),
+    };
     Chrome {
         operator: Some(session.operator.name.clone()),
+        administers: session.operator.rights.highest().is_some_and(Role::may_administer),
         csrf: edge.broker().csrf_token(session),
         site,
         active,
@@ -47,6 +53,8 @@ pub fn bare_chrome(title: &str) -> Chrome {
         css: ASSETS.css.href.clone(),
         js: ASSETS.js.href.clone(),
         icon: ASSETS.icon.href.clone(),
+        language: lang::language().code,
+        here: lang::here(),
         ..Chrome::default()
     }
 }
@@ -77,7 +85,8 @@ pub fn span(seconds: u64) -> String {
 /// `operator:dana` becomes `dana`.
 pub fn who(actor: &str) -> String {
     match actor.split_once(':') {
-        Some(("operator" | "device", name)) => name.to_owned(),
+        Some(("operator" | "device" | "machine", name)) => name.to_owned(),
+        Some(("technician", name)) => format!("a technician for {name}"),
         _ => match actor {
             "command-line" => "the command line".to_owned(),
             "anonymous" => "somebody".to_owned(),
@@ -154,6 +163,10 @@ pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
     match error {
         UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&line)).collect()),
         UseCaseError::NotAllowed => Ok(vec![capital(&UseCaseError::NotAllowed.to_string())]),
+        UseCaseError::NotFresh => {
+            let back: String = url::form_urlencoded::byte_serialize(lang::here().as_bytes()).collect();
+            Err(Redirect::to(&format!("/sign-in/again?back={back}")).into_response())
+        }
         UseCaseError::NotFound(what) => {
             Err(message(StatusCode::NOT_FOUND, "Not here", vec![capital(&what)], Some(("/", "Overview"))))
         }
@@ -174,7 +187,9 @@ pub fn capital(line: &str) -> String {
 /// A page that says what happened, what it means and what to do.
 pub fn message(status: StatusCode, heading: &str, lines: Vec<String>, action: Option<(&str, &str)>) -> Response {
     let action = action.map(|(href, label)| (href.to_owned(), label.to_owned()));
-    page(status, &MessagePage { chrome: bare_chrome(heading), heading: heading.to_owned(), lines, action })
+    // Nothing of the address comes back: two of them that nobody may tell apart must look the same.
+    let chrome = Chrome { here: "/".into(), ..bare_chrome(heading) };
+    page(status, &MessagePage { chrome, heading: heading.to_owned(), lines, action })
 }
 
 /// The database did not answer.

@@ -6,6 +6,8 @@
 
 use askama::Template;
 
+use crate::http::lang::{LANGUAGES, filters};
+
 /// What surrounds every page: title, header, navigation and the addresses of the assets.
 #[derive(Debug, Clone, Default)]
 pub struct Chrome {
@@ -17,8 +19,14 @@ pub struct Chrome {
     pub csrf: String,
     /// Name of the site, shown in the header.
     pub site: String,
-    /// Navigation entry that is current: `overview`, `devices`, `pair`, `approve`, `audit` or empty.
+    /// Navigation entry that is current: the first part of its address (`overview` for the root), or empty.
     pub active: &'static str,
+    /// Code of the page's language, and the address that a change of language comes back to.
+    pub language: &'static str,
+    /// See `language`.
+    pub here: String,
+    /// Whether the operator administers anything: then there are more entries in the navigation.
+    pub administers: bool,
     /// Address of the stylesheet.
     pub css: String,
     /// Address of the script.
@@ -29,6 +37,13 @@ pub struct Chrome {
     pub live: bool,
     /// One calm line about what was just done.
     pub notice: Option<String>,
+}
+
+impl Chrome {
+    /// Languages to choose from: code and name.
+    pub fn languages(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        LANGUAGES.iter().map(|language| (language.code, language.name))
+    }
 }
 
 /// A moment, ready to print.

@@ -53,6 +53,7 @@ macro_rules! events {
 }
 
 events! {
+    SiteAdded "site.added" Info "site added";
     SiteChanged "site.changed" Info "site changed";
     DeviceRegistered "device.registered" Info "device registered";
     DeviceSuspended "device.suspended" Info "device suspended";
@@ -90,6 +91,7 @@ events! {
     IntrospectionRefused "introspection.refused" Alert "somebody asked about tokens and got nothing";
     RefreshReused "refresh.reused" Alert "an old refresh token was used again; the sign-in was ended";
     OperatorAdded "operator.added" Info "operator added";
+    RoleChanged "operator.role" Info "an operator's role was changed";
     OperatorDisabled "operator.disabled" Info "operator disabled";
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
@@ -111,6 +113,10 @@ pub enum Actor {
     Operator(String),
     /// Whoever has a shell on the broker's machine.
     CommandLine,
+    /// A program with an API token, by the token's name. Never decides what a person must.
+    Machine(String),
+    /// A technician without an account, with a code that this person made.
+    Technician(String),
     /// A device, authenticated.
     Device(DeviceId),
     /// Somebody on the network who proved nothing.
@@ -124,6 +130,8 @@ impl std::fmt::Display for Actor {
         match self {
             Self::Operator(name) => write!(formatter, "operator:{name}"),
             Self::CommandLine => formatter.write_str("command-line"),
+            Self::Machine(name) => write!(formatter, "machine:{name}"),
+            Self::Technician(made_by) => write!(formatter, "technician:{made_by}"),
             Self::Device(id) => write!(formatter, "device:{id}"),
             Self::Anonymous => formatter.write_str("anonymous"),
             Self::Broker => formatter.write_str("broker"),

@@ -153,8 +153,12 @@ pub struct DeviceFacts {
     pub maker: String,
     /// Model.
     pub model: String,
+    /// Floor, as people call it.
+    pub floor: String,
     /// Room.
     pub room: String,
+    /// Who answers for it.
+    pub owner: String,
     /// Anything else.
     pub note: String,
 }
@@ -179,7 +183,9 @@ impl DeviceFacts {
             asset_tag: field("asset tag", &self.asset_tag, 64),
             maker: field("maker", &self.maker, 64),
             model: field("model", &self.model, 64),
+            floor: field("floor", &self.floor, 40),
             room: field("room", &self.room, 80),
+            owner: field("owner", &self.owner, 80),
             note: field("note", &self.note, 500),
             kind: self.kind,
             site: self.site,

@@ -1,5 +1,6 @@
-//! An operator: a person, with a role; how long a session and a sign-in link live.
+//! An operator: a person, with a role at each site; how long a session and a sign-in link live.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,6 +14,9 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
 pub const SESSION_IDLE: Duration = Duration::from_secs(60 * 60);
 /// A session ends after this long, used or not.
 pub const SESSION_ABSOLUTE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// What is dangerous needs a person who proved who it is at most so long ago.
+pub const FRESH: Duration = Duration::from_secs(5 * 60);
 
 /// What a person may do at a site. Each role may also do what stands above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -63,6 +67,88 @@ impl Role {
     }
 }
 
+/// In place of a site: all of them, also those that are added later.
+pub const EVERYWHERE: &str = "*";
+
+/// What somebody may do where: a role at a site, or everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights(BTreeMap<String, Role>);
+
+/// Whose sites somebody may know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All.
+    Everywhere,
+    /// These; nothing of others may be told, not even that there is something.
+    Sites(BTreeSet<String>),
+}
+
+impl Rights {
+    /// A role everywhere.
+    pub fn everywhere(role: Role) -> Self {
+        Self::at(EVERYWHERE, role)
+    }
+
+    /// A role at one site.
+    pub fn at(site: &str, role: Role) -> Self {
+        Self(BTreeMap::from([(site.to_owned(), role)]))
+    }
+
+    /// Adds a role at a site, or [`EVERYWHERE`]; the higher one counts.
+    pub fn add(&mut self, site: &str, role: Role) {
+        let held = self.0.entry(site.to_owned()).or_insert(role);
+        *held = role.max(*held);
+    }
+
+    /// The role at a site; `None`: nothing is to be known of it.
+    pub fn role_at(&self, site: &str) -> Option<Role> {
+        self.0.get(EVERYWHERE).max(self.0.get(site)).copied()
+    }
+
+    /// The role that holds everywhere.
+    pub fn role_everywhere(&self) -> Option<Role> {
+        self.0.get(EVERYWHERE).copied()
+    }
+
+    /// The highest role at any site.
+    pub fn highest(&self) -> Option<Role> {
+        self.0.values().max().copied()
+    }
+
+    /// Which sites are known of.
+    pub fn reach(&self) -> Reach {
+        match self.role_everywhere() {
+            Some(_) => Reach::Everywhere,
+            None => Reach::Sites(self.0.keys().cloned().collect()),
+        }
+    }
+
+    /// Sites, or [`EVERYWHERE`], each with its role.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Role)> {
+        self.0.iter().map(|(site, role)| (site.as_str(), *role))
+    }
+
+    /// In words: `admin everywhere, approver at berlin`.
+    pub fn words(&self) -> String {
+        let word = |(site, role): (&str, Role)| match site {
+            EVERYWHERE => format!("{} everywhere", role.as_str()),
+            site => format!("{} at {site}", role.as_str()),
+        };
+        let words: Vec<String> = self.iter().map(word).collect();
+        if words.is_empty() { "no role".into() } else { words.join(", ") }
+    }
+}
+
+impl Reach {
+    /// Is this site among them?
+    pub fn has(&self, site: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Sites(sites) => sites.contains(site),
+        }
+    }
+}
+
 /// A person.
 #[derive(Clone, Debug)]
 pub struct Operator {
@@ -70,8 +156,8 @@ pub struct Operator {
     pub id: OperatorId,
     /// Unique name, as in the audit log.
     pub name: String,
-    /// Role at the default site.
-    pub role: Role,
+    /// What the person may do where.
+    pub rights: Rights,
     /// Set when the person may no longer do anything.
     pub disabled_at: Option<Timestamp>,
     /// When the person was added.
@@ -97,5 +183,21 @@ mod tests {
             );
             assert_eq!(Role::parse(role.as_str()), Some(role));
         }
+    }
+
+    #[test]
+    fn the_higher_of_two_roles_counts_and_other_sites_are_unknown_a_080() {
+        let mut rights = Rights::at("berlin", Role::Approver);
+        rights.add("berlin", Role::Viewer);
+        rights.add("paris", Role::Viewer);
+        assert_eq!(rights.role_at("berlin"), Some(Role::Approver));
+        assert_eq!(rights.role_at("rome"), None);
+        assert_eq!((rights.role_everywhere(), rights.highest()), (None, Some(Role::Approver)));
+        assert!(rights.reach().has("paris") && !rights.reach().has("rome"));
+        rights.add(EVERYWHERE, Role::Technician);
+        assert_eq!(rights.role_at("rome"), Some(Role::Technician));
+        assert_eq!(rights.role_at("berlin"), Some(Role::Approver));
+        assert_eq!(rights.reach(), Reach::Everywhere);
+        assert_eq!(rights.words(), "technician everywhere, approver at berlin, viewer at paris");
     }
 }

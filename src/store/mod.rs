@@ -21,7 +21,7 @@ use crate::model::audit::{Context, Event, Record};
 use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance};
 use crate::model::grant::Grant;
 use crate::model::kind::RefreshPolicy;
-use crate::model::operator::{Operator, Role};
+use crate::model::operator::{Operator, Reach, Role};
 use crate::model::pairing::{Pairing, Says};
 use crate::model::site::Site;
 use crate::oauth::scope::Scope;
@@ -63,6 +63,14 @@ pub struct DeviceQuery {
     pub text: String,
     /// Only this state.
     pub state: Option<DeviceState>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this site.
+    pub site: Option<String>,
+    /// Only this floor.
+    pub floor: Option<String>,
+    /// Skip so many.
+    pub offset: u32,
     /// At most so many.
     pub limit: u32,
 }
@@ -101,15 +109,19 @@ pub trait DeviceStore: Send + Sync {
     /// The device's pinned key as JWK. A read by its thumbprint.
     async fn pinned_key(&self, device: &Device) -> Result<Option<String>>;
     /// Devices that match, by id, and how many match in all.
-    async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)>;
+    async fn devices(&self, query: &DeviceQuery, reach: &Reach) -> Result<(Vec<Device>, u64)>;
     /// How many are in each state.
-    async fn device_counts(&self) -> Result<DeviceCounts>;
+    async fn device_counts(&self, reach: &Reach) -> Result<DeviceCounts>;
     /// Changes a state by the table of [`DeviceState::may_become`]; `Active` for a device without key means *registered*.
     /// Suspending and retiring end all its sign-ins and pairings in the same transaction; retiring marks its keys *retired*.
     async fn set_device_state(&self, id: &DeviceId, to: DeviceState, context: &Context) -> Result<StateChange>;
     /// A site.
     async fn site(&self, id: &str) -> Result<Option<Site>>;
-    /// Changes a site's name and networks. `false` if there is none.
+    /// All sites, by id.
+    async fn sites(&self, reach: &Reach) -> Result<Vec<Site>>;
+    /// Adds a site. `false` if the id is taken.
+    async fn add_site(&self, site: &Site, context: &Context) -> Result<bool>;
+    /// Changes all of a site but its id. `false` if there is none.
     async fn set_site(&self, site: &Site, context: &Context) -> Result<bool>;
 }
 
@@ -227,7 +239,12 @@ pub trait PairingStore: Send + Sync {
     /// A pairing with its device.
     async fn pairing(&self, id: &PairingId) -> Result<Option<PairingOfDevice>>;
     /// All that wait at `now`, oldest first; of one device, if given.
-    async fn open_pairings(&self, device: Option<&DeviceId>, now: Timestamp) -> Result<Vec<PairingOfDevice>>;
+    async fn open_pairings(
+        &self,
+        device: Option<&DeviceId>,
+        reach: &Reach,
+        now: Timestamp,
+    ) -> Result<Vec<PairingOfDevice>>;
     /// Takes the revealed nonce; requested → revealed. `true` if the pairing waits and now holds exactly this nonce (so it may be repeated).
     /// In the same statement the key's assurance is raised to `assurance`, if that is higher; it never falls.
     async fn reveal_pairing(
@@ -357,7 +374,7 @@ pub trait GrantStore: Send + Sync {
     /// A pending grant by its user code.
     async fn grant_by_user_code(&self, hash: &Bytes32) -> Result<Option<Grant>>;
     /// All that are pending at `now`, oldest first, at most `limit`.
-    async fn pending_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantOfDevice>>;
+    async fn pending_grants(&self, reach: &Reach, now: Timestamp, limit: u32) -> Result<Vec<GrantOfDevice>>;
     /// Adds 5 s to the interval, up to 60 s, for good.
     async fn slow_down(&self, id: GrantId) -> Result<()>;
     /// Gives the pending grant to this approver. Repeating it by the same approver sets the new number.
@@ -398,11 +415,24 @@ pub trait GrantStore: Send + Sync {
 /// Where wrong codes are counted: bucket and limit.
 pub type GuessBucket = (String, i64);
 
+/// A session that lives.
+#[derive(Clone, Debug)]
+pub struct LiveSession {
+    /// Whose.
+    pub operator: Operator,
+    /// When it was last written as seen.
+    pub seen_at: Timestamp,
+    /// When the person last proved who it is.
+    pub fresh_at: Timestamp,
+}
+
 /// People: operators, links, sessions, and how often they may guess.
 #[async_trait]
 pub trait OperatorStore: Send + Sync {
-    /// Adds a person. `None` if the name is taken.
-    async fn add_operator(&self, name: &str, role: Role, context: &Context) -> Result<Option<OperatorId>>;
+    /// Adds a person with a role everywhere, or with none yet. `None` if the name is taken.
+    async fn add_operator(&self, name: &str, role: Option<Role>, context: &Context) -> Result<Option<OperatorId>>;
+    /// Gives a person a role at a site or everywhere, or takes it away. `false` if there is no such person.
+    async fn set_role(&self, name: &str, site: &str, role: Option<Role>, context: &Context) -> Result<bool>;
     /// A person by name.
     async fn operator(&self, name: &str) -> Result<Option<Operator>>;
     /// All people.
@@ -421,8 +451,8 @@ pub trait OperatorStore: Send + Sync {
         ends_at: Timestamp,
         context: &Context,
     ) -> Result<Option<Operator>>;
-    /// Whose session this is, if it lives: not ended, neither idle nor too old, the person not disabled. Also when it was last written as seen.
-    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<(Operator, Timestamp)>>;
+    /// Whose session this is, if it lives: not ended, neither idle nor too old, the person not disabled.
+    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>>;
     /// Marks it as used.
     async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()>;
     /// Signs out.
@@ -500,9 +530,10 @@ pub trait AuditStore: Send + Sync {
     /// A record of its own, for what changes nothing else.
     async fn record(&self, event: Event, device: Option<&DeviceId>, detail: &str, context: &Context) -> Result<()>;
     /// Records, newest first (oldest first with `after`).
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>>;
+    /// Of some sites only: what is about their devices.
+    async fn audit(&self, query: &AuditQuery, reach: &Reach) -> Result<Vec<Record>>;
     /// Sign-ins and refusals since.
-    async fn audit_counts(&self, since: Timestamp) -> Result<(u64, u64)>;
+    async fn audit_counts(&self, since: Timestamp, reach: &Reach) -> Result<(u64, u64)>;
     /// Walks the whole chain.
     async fn verify_audit(&self) -> Result<AuditVerdict>;
     /// Hash of one record.

@@ -197,7 +197,7 @@ async fn with_serial(test: &TestBroker) -> SimulatedDevice {
 }
 
 async fn assurance(test: &TestBroker) -> KeyAssurance {
-    test.broker.device(LOBBY).await.unwrap().key.unwrap().assurance
+    test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().key.unwrap().assurance
 }
 
 #[tokio::test]

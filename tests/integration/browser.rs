@@ -337,7 +337,7 @@ async fn long_words_fit_on_a_phone() {
         ..DeviceFacts::default()
     };
     test.broker.register_device(&Caller::command_line(), &id, facts).await.unwrap();
-    let site = pairgate::model::site::Site { id: "default".into(), name: "S".repeat(80), networks: Vec::new() };
+    let site = pairgate::model::site::Site::plain("default", &"S".repeat(80));
     test.broker.set_site(&Caller::command_line(), site).await.unwrap();
     let link = link(&test, &"o".repeat(64)).await;
     let mut device = test.stranger(&id);

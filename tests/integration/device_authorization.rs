@@ -41,7 +41,7 @@ async fn an_unenrolled_client_gets_no_code_and_nothing_is_stored_a_001() {
     }
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "one refusal for all: {bodies:?}");
-    assert!(test.broker.pending_grants(10).await.unwrap().is_empty());
+    assert!(test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_suspended_or_retired_device_gets_no_code_and_its_pending_code_dies_at
         } else {
             test.suspend(&device.id).await
         }
-        assert!(test.broker.pending_grants(10).await.unwrap().is_empty());
+        assert!(test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap().is_empty());
         assert!(matches!(ida.claim(&code.verification_uri_complete).await, Err(SimulatorError::Page { .. })));
         let mark = test.mark().await;
         is_error(&test.poll(&device, &code.device_code).await, 401, "invalid_client", "its code is dead");
@@ -185,7 +185,7 @@ async fn a_second_key_for_a_waiting_device_is_a_conflict_and_one_confirmation_en
         ["pairing.requested", "pairing.conflict"]
     );
     assert_eq!((records[1].severity.as_str(), records[1].device.as_deref()), ("alert", Some("lobby-printer-01")));
-    let waiting = test.broker.open_pairings(None).await.unwrap();
+    let waiting = test.broker.open_pairings(&Caller::command_line(), None).await.unwrap();
     assert_eq!(waiting.iter().map(|found| found.pairing.conflict).collect::<Vec<_>>(), [true, true], "flagged on both");
     for early in [&mut attacker, &mut device] {
         let error = early.request_code(None, None).await.unwrap_err();
@@ -194,7 +194,7 @@ async fn a_second_key_for_a_waiting_device_is_a_conflict_and_one_confirmation_en
     }
     let PairingStatus::Pending { digits, .. } = device.poll_pairing().await.unwrap() else { panic!("not pending") };
     test.broker.confirm_pairing(&Caller::command_line(), &shown.pairing_id, &Confirm::Number(&digits)).await.unwrap();
-    assert!(test.broker.open_pairings(None).await.unwrap().is_empty());
+    assert!(test.broker.open_pairings(&Caller::command_line(), None).await.unwrap().is_empty());
     let mark = test.mark().await;
     assert_eq!(attacker.poll_pairing().await.unwrap_err().oauth_error(), Some("pairing_refused"));
     test.untouched(&mark, &["pairing.refused"], "the rival's poll").await;
@@ -384,7 +384,7 @@ async fn a_device_has_one_pending_code_and_a_new_one_ends_the_old_a_019() {
     let mut device = test.paired("lobby-printer-01", "printer").await;
     let old = device.request_code(None, None).await.unwrap();
     let new = device.request_code(None, None).await.unwrap();
-    assert_eq!(test.broker.pending_grants(10).await.unwrap().len(), 1);
+    assert_eq!(test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap().len(), 1);
     assert!(ida.claim(&old.verification_uri_complete).await.is_err(), "the old user code is as unknown as a wrong one");
     let mark = test.mark().await;
     is_error(&test.poll(&device, &old.device_code).await, 400, "invalid_grant", "the old device code");
@@ -408,7 +408,7 @@ async fn a_device_that_asks_in_a_loop_runs_out_of_budget_for_an_hour_a_019() {
     for _ in 0..3 {
         device.request_code(None, None).await.unwrap();
     }
-    let last = test.broker.pending_grants(10).await.unwrap()[0].grant.id;
+    let last = test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap()[0].grant.id;
     test.advance(100);
     let mark = test.mark().await;
     let answer = test.ask(&device, CODE, &[("client_id", &device.id)]).await;
@@ -420,7 +420,11 @@ async fn a_device_that_asks_in_a_loop_runs_out_of_budget_for_an_hour_a_019() {
     let records = test.untouched(&mark, &["code.refused"], "over budget").await;
     assert_eq!(records[0].device.as_deref(), Some("lobby-printer-01"));
     assert!(records[0].detail.contains("Too many codes"), "{}", records[0].detail);
-    assert_eq!(test.broker.pending_grants(10).await.unwrap()[0].grant.id, last, "the last code still counts");
+    assert_eq!(
+        test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap()[0].grant.id,
+        last,
+        "the last code still counts"
+    );
     let code = neighbour.request_code(None, None).await.unwrap();
     test.approve(&ida, &mut neighbour, &code.verification_uri_complete).await;
     test.advance(3_379);

@@ -55,7 +55,7 @@ impl Bench {
 
     /// Seconds between polls, as stored.
     async fn interval(&self) -> i64 {
-        self.test.broker.pending_grants(10).await.unwrap()[0].grant.interval
+        self.test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap()[0].grant.interval
     }
 }
 

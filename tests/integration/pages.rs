@@ -208,7 +208,7 @@ async fn a_code_of_somebody_else_is_recognised_and_can_be_reported_a_051_a_053()
         assert!(form::forms(&answer.body).iter().any(|form| form.action == "/report"));
     }
     assert_eq!(test.count("user_code.refused").await, foreign.len());
-    assert!(test.broker.pending_grants(10).await.unwrap().is_empty(), "nothing was minted");
+    assert!(test.broker.pending_grants(&Caller::command_line(), 10).await.unwrap().is_empty(), "nothing was minted");
     assert_eq!(test.count("user_code.reported").await, 0);
     let answer = dana.post("/report", &[]).await;
     assert_eq!((answer.status, said(&answer).as_str()), (200, "Reported"));

@@ -123,7 +123,7 @@ async fn every_reason_to_refuse_gives_one_answer_and_stands_in_the_audit_log_a_0
     details.push(refused(&test, &fourth, &honest(&fourth), "a fourth key at once").await);
     let different: BTreeSet<_> = details.iter().collect();
     assert_eq!(different.len(), 10, "each reason has its words: {details:#?}");
-    assert_eq!(test.broker.open_pairings(None).await.unwrap().len(), 3);
+    assert_eq!(test.broker.open_pairings(&Caller::command_line(), None).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn three_wrong_tries_end_the_pairing_even_for_the_right_digits() {
     let mark = test.mark().await;
     assert_eq!(device.poll_pairing().await.unwrap_err().oauth_error(), Some("pairing_refused"));
     test.untouched(&mark, &["pairing.refused"], "and the device is told").await;
-    assert_eq!(test.broker.device(LOBBY).await.unwrap().state, DeviceState::Registered);
+    assert_eq!(test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().state, DeviceState::Registered);
     // Two slips, then right; spaces between the digits don't matter.
     let (shown, digits) = waiting(&test, &mut device).await;
     for _ in 0..2 {
@@ -443,7 +443,9 @@ async fn a_suspended_or_retired_device_cannot_be_paired() {
     test.open_site_window().await;
     let rival = test.stranger(LOBBY);
     for (state, caller) in [("suspended", &device), ("suspended", &rival), ("retired", &device), ("retired", &rival)] {
-        if state == "retired" && test.broker.device(LOBBY).await.unwrap().state != DeviceState::Retired {
+        if state == "retired"
+            && test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().state != DeviceState::Retired
+        {
             test.retire(LOBBY).await;
         }
         let mark = test.mark().await;
@@ -656,7 +658,7 @@ async fn a_man_in_the_middle_shows_other_digits_than_the_operator_needs() {
     assert!(confirm(&test, &shown, Confirm::Number(&on_screen)).await.is_err());
     assert!(confirm(&test, &shown, Confirm::Qr(&device.key.jkt())).await.is_err());
     assert_eq!((test.count("pairing.wrong_digits").await, test.count("pairing.conflict").await), (1, 1));
-    assert_eq!(test.broker.device(LOBBY).await.unwrap().state, DeviceState::Registered);
+    assert_eq!(test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().state, DeviceState::Registered);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

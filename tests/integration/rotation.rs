@@ -45,7 +45,7 @@ fn signed(former: &DeviceKey, claims: &Value) -> String {
 }
 
 async fn pinned(test: &TestBroker) -> String {
-    jose::b64u(&test.broker.device(LOBBY).await.unwrap().key.unwrap().jkt)
+    jose::b64u(&test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().key.unwrap().jkt)
 }
 
 #[tokio::test]
@@ -143,7 +143,10 @@ async fn a_key_that_is_kept_worse_needs_a_person_also_where_rotation_is_automati
     let (shown, _) = waiting(&test, &mut device).await;
     assert!(matches!(device.poll_pairing().await.unwrap(), PairingStatus::Pending { .. }));
     test.broker.confirm_pairing(&Caller::command_line(), &shown.pairing_id, &Confirm::Vouched).await.unwrap();
-    assert_eq!(test.broker.device(LOBBY).await.unwrap().key.unwrap().assurance, KeyAssurance::Software);
+    assert_eq!(
+        test.broker.device(&Caller::command_line(), LOBBY).await.unwrap().key.unwrap().assurance,
+        KeyAssurance::Software
+    );
     device.key_storage = "hardware".into();
     device.rotate_key(new_key());
     device.request_pairing().await.unwrap();
@@ -299,5 +302,11 @@ async fn of_two_new_keys_one_is_left() {
     assert!(late.is_err());
     assert_eq!(rival.poll_pairing().await.unwrap_err().oauth_error(), Some("pairing_refused"));
     assert_eq!(pinned(&test).await, device.key.jkt());
-    assert!(test.broker.open_pairings(Some(&DeviceId::new(LOBBY).unwrap())).await.unwrap().is_empty());
+    assert!(
+        test.broker
+            .open_pairings(&Caller::command_line(), Some(&DeviceId::new(LOBBY).unwrap()))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use pairgate::broker::signing::KeyRotation;
 use pairgate::broker::{Broker, Caller, OpenError, Parts, Policy, UseCaseError};
 use pairgate::clock::Clock;
-use pairgate::model::operator::Role;
+use pairgate::model::operator::{Rights, Role};
 use pairgate::oauth::signing_key::{SigningAlgorithm, SigningKey};
 use pairgate::secret::{MasterKey, Random};
 use pairgate::simulator::{PageOperator, PairingStatus, SimulatedDevice, TokenAnswer, Tokens, Wire, jose};
@@ -237,7 +237,7 @@ async fn an_emergency_prevails_over_rotations_at_the_same_moment_a_098() {
 async fn only_an_administrator_rotates() {
     let test = TestBroker::start().await;
     for role in [Role::Viewer, Role::Technician, Role::Approver] {
-        let caller = Caller { role, ..Caller::command_line() };
+        let caller = Caller { rights: Rights::everywhere(role), ..Caller::command_line() };
         for rotation in [KeyRotation::Planned, KeyRotation::Emergency] {
             let refused = test.broker.rotate_signing_keys(&caller, rotation).await;
             assert!(matches!(refused, Err(UseCaseError::NotAllowed)), "{role:?}");

@@ -1,13 +1,17 @@
 //! Devices and sites.
 
-use pairgate::model::device::DeviceState;
+use std::collections::BTreeSet;
+
+use pairgate::model::device::{DeviceFacts, DeviceState};
 use pairgate::model::grant::GrantState;
-use pairgate::model::operator::Role;
+use pairgate::model::operator::{Reach, Role};
 use pairgate::model::pairing::PairingState;
 use pairgate::model::site::Site;
-use pairgate::store::{DeviceCounts, DeviceQuery, PairingRefusal, Redemption, Rotation, StateChange, WindowSubject};
+use pairgate::store::{
+    AuditQuery, DeviceCounts, DeviceQuery, PairingRefusal, Redemption, Rotation, StateChange, WindowSubject,
+};
 
-use super::{Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
+use super::{ALL, Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
 
 pub async fn an_id_is_given_once_also_when_many_ask_at_once(bench: Bench) {
     let answers = bench
@@ -45,9 +49,9 @@ pub async fn devices_are_found_by_id_row_text_and_state(bench: Bench) {
     store.set_device_state(&id("lobby-tv-02"), DeviceState::Suspended, &when(1)).await.unwrap();
 
     let list = |text: &str, state, limit| {
-        let query = DeviceQuery { text: text.into(), state, limit };
+        let query = DeviceQuery { text: text.into(), state, limit, ..DeviceQuery::default() };
         async move {
-            let (devices, total) = store.devices(&query).await.unwrap();
+            let (devices, total) = store.devices(&query, ALL).await.unwrap();
             (devices.into_iter().map(|device| device.id.to_string()).collect::<Vec<_>>(), total)
         }
     };
@@ -62,7 +66,7 @@ pub async fn devices_are_found_by_id_row_text_and_state(bench: Bench) {
     for harmless in ["%", "_", "' OR 1=1 --", "\\"] {
         assert_eq!(list(harmless, None, 10).await.1, 0, "{harmless}");
     }
-    assert_eq!(store.device_counts().await.unwrap(), DeviceCounts { registered: 2, active: 0, suspended: 1 });
+    assert_eq!(store.device_counts(ALL).await.unwrap(), DeviceCounts { registered: 2, active: 0, suspended: 1 });
 }
 
 pub async fn states_change_by_the_table_and_each_change_is_recorded(bench: Bench) {
@@ -139,7 +143,7 @@ pub async fn suspending_ends_sign_ins_pairings_and_windows(bench: Bench) {
     assert_eq!(bench.device("lobby-printer-01").await.pending_grant, None);
     let pairing_state = store.pairing(&pairing).await.unwrap().unwrap().pairing.state;
     assert_eq!(pairing_state, PairingState::Refused);
-    assert!(store.open_pairings(None, at(20)).await.unwrap().is_empty());
+    assert!(store.open_pairings(None, ALL, at(20)).await.unwrap().is_empty());
     let window = WindowSubject::Device(device.id.clone());
     assert_eq!(store.window(&window, at(20)).await.unwrap(), None);
     assert_eq!(store.grant(of_other).await.unwrap().unwrap().state, GrantState::Approved, "only its own");
@@ -176,13 +180,13 @@ pub async fn retiring_ends_everything_and_leaves_tombstones_of_id_and_key(bench:
     let refused =
         store.request_pairing(&pairing_request("other-printer-02", "lobby-printer-01"), &when(22)).await.unwrap();
     assert_eq!(refused, Err(PairingRefusal::KeyOfAnotherDevice), "the key is not accepted for another device either");
-    assert_eq!(store.device_counts().await.unwrap().active, 0);
+    assert_eq!(store.device_counts(ALL).await.unwrap().active, 0);
 }
 
 pub async fn a_site_is_changed_and_recorded(bench: Bench) {
     let store = &bench.store;
     let networks = vec!["10.2.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()];
-    let site = Site { id: "default".into(), name: "Berlin HQ".into(), networks: networks.clone() };
+    let site = Site { networks: networks.clone(), ..Site::plain("default", "Berlin HQ") };
     assert!(store.set_site(&site, &when(0)).await.unwrap());
     let stored = store.site("default").await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.networks), ("Berlin HQ", networks));
@@ -190,6 +194,33 @@ pub async fn a_site_is_changed_and_recorded(bench: Bench) {
     assert!(!store.set_site(&Site { id: "nowhere".into(), ..site }, &when(0)).await.unwrap());
     assert!(store.site("nowhere").await.unwrap().is_none());
     bench.recorded(known, &[]).await;
+}
+
+pub async fn sites_are_many_and_reach_limits_what_is_told_a_080(bench: Bench) {
+    let store = &bench.store;
+    let berlin = Site { two_persons: true, quiet_hours: "22:00-06:00".into(), ..Site::plain("berlin", "Berlin") };
+    assert!(store.add_site(&berlin, &when(0)).await.unwrap());
+    assert!(!store.add_site(&Site::plain("berlin", "Other"), &when(0)).await.unwrap(), "taken");
+    let known = bench.recorded(0, &["site.added"]).await;
+    assert_eq!(store.site("berlin").await.unwrap().unwrap(), berlin);
+    let ids = |sites: Vec<Site>| sites.into_iter().map(|site| site.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.sites(ALL).await.unwrap()), ["berlin", "default"]);
+    let only = Reach::Sites(BTreeSet::from(["berlin".to_owned()]));
+    assert_eq!(ids(store.sites(&only).await.unwrap()), ["berlin"]);
+
+    let other = bench.active("main-tv-01").await;
+    let facts = DeviceFacts { site: "berlin".into(), ..facts("Printer") };
+    store.register_device(&id("berlin-printer-01"), &facts, &when(1)).await.unwrap();
+    bench.minted(&other, "code").await;
+    let (devices, total) = store.devices(&DeviceQuery { limit: 10, ..DeviceQuery::default() }, &only).await.unwrap();
+    assert_eq!((devices[0].id.as_str(), devices.len(), total), ("berlin-printer-01", 1, 1));
+    assert_eq!(store.device_counts(&only).await.unwrap(), DeviceCounts { registered: 1, active: 0, suspended: 0 });
+    assert!(store.pending_grants(&only, at(5), 10).await.unwrap().is_empty());
+    assert!(store.open_pairings(None, &only, at(5)).await.unwrap().is_empty());
+    let told = store.audit(&AuditQuery { limit: 100, ..AuditQuery::default() }, &only).await.unwrap();
+    let told: Vec<_> = told.iter().map(|record| record.device.as_deref()).collect();
+    assert_eq!(told, [Some("berlin-printer-01")], "after {known} records, one is about its sites");
+    assert_eq!(store.audit_counts(at(0), &only).await.unwrap(), (0, 0));
 }
 
 pub async fn the_pinned_key_is_the_current_one(bench: Bench) {

@@ -10,7 +10,7 @@ use pairgate::model::kind::RefreshPolicy;
 use pairgate::model::operator::Role;
 use pairgate::store::{ClaimOutcome, Decision, Mint, NewGrant, Redemption, Rotation};
 
-use super::{Bench, POLICY, at, bytes, code, how_many, id, when};
+use super::{ALL, Bench, POLICY, at, bytes, code, how_many, id, when};
 
 async fn state(bench: &Bench, grant: GrantId) -> GrantState {
     bench.store.grant(grant).await.unwrap().unwrap().state
@@ -96,7 +96,7 @@ pub async fn no_code_for_a_key_or_a_state_that_changed_meanwhile(bench: Bench) {
     bench.recorded(known, &[]).await;
     store.set_device_state(&device.id, DeviceState::Suspended, &when(4)).await.unwrap();
     assert_eq!(store.mint_grant(&code(&device, "3"), &when(5)).await.unwrap(), Mint::Lost);
-    assert!(store.pending_grants(at(5), 10).await.unwrap().is_empty());
+    assert!(store.pending_grants(ALL, at(5), 10).await.unwrap().is_empty());
 }
 
 pub async fn many_codes_at_once_leave_one_pending(bench: Bench) {
@@ -493,7 +493,7 @@ pub async fn pending_grants_are_listed_oldest_first(bench: Bench) {
     let grant = bench.device("a-printer").await.pending_grant.unwrap();
     store.claim_grant(grant, approver, Some("47"), &when(4)).await.unwrap();
     let list = |now, limit| async move {
-        let found = store.pending_grants(now, limit).await.unwrap();
+        let found = store.pending_grants(ALL, now, limit).await.unwrap();
         found.into_iter().map(|found| (found.device.id.to_string(), found.claimed_by)).collect::<Vec<_>>()
     };
     let row = |device: &str, claimed_by: Option<&str>| (device.to_owned(), claimed_by.map(str::to_owned));

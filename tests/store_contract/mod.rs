@@ -15,7 +15,7 @@ use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use pairgate::model::audit::{Actor, Context, Record};
 use pairgate::model::device::{Device, DeviceFacts, KeyAssurance};
 use pairgate::model::kind::RefreshPolicy;
-use pairgate::model::operator::Role;
+use pairgate::model::operator::{Reach, Role};
 use pairgate::model::pairing::Says;
 use pairgate::oauth::scope::Scope;
 use pairgate::secret::{Bytes32, Random, sha256};
@@ -190,7 +190,7 @@ impl Bench {
     }
 
     pub async fn operator(&self, name: &str, role: Role) -> OperatorId {
-        self.store.add_operator(name, role, &when(0)).await.unwrap().unwrap()
+        self.store.add_operator(name, Some(role), &when(0)).await.unwrap().unwrap()
     }
 
     pub async fn minted(&self, device: &Device, name: &str) -> GrantId {
@@ -224,7 +224,7 @@ impl Bench {
     /// All records, oldest first.
     pub async fn records(&self) -> Vec<Record> {
         let query = AuditQuery { after: Some(0), limit: 1000, ..AuditQuery::default() };
-        self.store.audit(&query).await.unwrap()
+        self.store.audit(&query, ALL).await.unwrap()
     }
 
     /// How often this was recorded.
@@ -240,6 +240,9 @@ impl Bench {
         records.len()
     }
 }
+
+/// Whoever asks may know of all sites.
+pub const ALL: &Reach = &Reach::Everywhere;
 
 /// How many of the answers are this one.
 pub fn how_many<T: PartialEq>(answers: &[T], answer: &T) -> usize {
@@ -295,6 +298,7 @@ macro_rules! contract {
                     suspending_ends_sign_ins_pairings_and_windows
                     retiring_ends_everything_and_leaves_tombstones_of_id_and_key
                     a_site_is_changed_and_recorded
+                    sites_are_many_and_reach_limits_what_is_told_a_080
                     the_pinned_key_is_the_current_one
                 }
                 pairings {
@@ -345,6 +349,7 @@ macro_rules! contract {
                 operators {
                     a_name_is_given_once_also_when_many_ask_at_once
                     people_are_found_and_listed
+                    roles_are_given_and_taken_per_site
                     of_many_who_use_a_link_at_once_one_gets_in
                     links_run_out_and_belong_to_people_who_may
                     sessions_end_idle_of_age_signed_out_and_disabled

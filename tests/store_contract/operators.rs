@@ -1,18 +1,22 @@
 //! People: operators, links, sessions, guesses.
 
-use pairgate::model::operator::{Role, SESSION_ABSOLUTE, SESSION_IDLE};
+use pairgate::model::operator::{EVERYWHERE, Rights, Role, SESSION_ABSOLUTE, SESSION_IDLE};
 use pairgate::store::GuessBucket;
 
 use super::{Bench, at, bytes, how_many, when};
 
 pub async fn a_name_is_given_once_also_when_many_ask_at_once(bench: Bench) {
-    let answers =
-        bench.race(|store, _| async move { store.add_operator("dana", Role::Approver, &when(0)).await.unwrap() }).await;
+    let answers = bench
+        .race(|store, _| async move { store.add_operator("dana", Some(Role::Approver), &when(0)).await.unwrap() })
+        .await;
     let given: Vec<_> = answers.iter().flatten().collect();
     assert_eq!(given.len(), 1);
     bench.recorded(0, &["operator.added"]).await;
     let operator = bench.store.operator("dana").await.unwrap().unwrap();
-    assert_eq!((&operator.id, operator.role, operator.added_at), (given[0], Role::Approver, at(0)));
+    assert_eq!(
+        (&operator.id, operator.rights, operator.added_at),
+        (given[0], Rights::everywhere(Role::Approver), at(0))
+    );
 }
 
 pub async fn people_are_found_and_listed(bench: Bench) {
@@ -22,13 +26,35 @@ pub async fn people_are_found_and_listed(bench: Bench) {
     assert!(bench.store.operator("nobody").await.unwrap().is_none());
     assert!(bench.store.disable_operator("zoe", &when(9)).await.unwrap());
     let all = bench.store.operators().await.unwrap();
-    let rows: Vec<_> = all.iter().map(|person| (person.name.as_str(), person.role, person.disabled_at)).collect();
+    let rows: Vec<_> =
+        all.iter().map(|person| (person.name.as_str(), person.rights.highest(), person.disabled_at)).collect();
     assert_eq!(
         rows,
-        [("adam", Role::Admin, None), ("mia", Role::Technician, None), ("zoe", Role::Viewer, Some(at(9)))]
+        [
+            ("adam", Some(Role::Admin), None),
+            ("mia", Some(Role::Technician), None),
+            ("zoe", Some(Role::Viewer), Some(at(9)))
+        ]
     );
-    let taken = bench.store.add_operator("zoe", Role::Admin, &when(10)).await.unwrap();
+    let taken = bench.store.add_operator("zoe", Some(Role::Admin), &when(10)).await.unwrap();
     assert_eq!(taken, None, "a disabled person's name stays taken");
+}
+
+pub async fn roles_are_given_and_taken_per_site(bench: Bench) {
+    let store = &bench.store;
+    store.add_operator("dana", None, &when(0)).await.unwrap().unwrap();
+    let rights = || async { store.operator("dana").await.unwrap().unwrap().rights };
+    assert_eq!(rights().await, Rights::default());
+    let known = bench.records().await.len();
+    assert!(store.set_role("dana", "default", Some(Role::Viewer), &when(1)).await.unwrap());
+    assert!(store.set_role("dana", "default", Some(Role::Approver), &when(1)).await.unwrap());
+    assert_eq!(rights().await, Rights::at("default", Role::Approver), "one role at a site");
+    assert!(store.set_role("dana", EVERYWHERE, Some(Role::Viewer), &when(1)).await.unwrap());
+    assert_eq!(rights().await.role_at("paris"), Some(Role::Viewer));
+    assert!(store.set_role("dana", "default", None, &when(1)).await.unwrap());
+    assert_eq!(rights().await, Rights::everywhere(Role::Viewer));
+    assert!(!store.set_role("nobody", "default", Some(Role::Admin), &when(1)).await.unwrap());
+    bench.recorded(known, &["operator.role"; 4]).await;
 }
 
 pub async fn of_many_who_use_a_link_at_once_one_gets_in(bench: Bench) {
@@ -91,7 +117,11 @@ pub async fn sessions_end_idle_of_age_signed_out_and_disabled(bench: Bench) {
         store.use_link(&bytes(session), &bytes(session), ends_at, &when(0)).await.unwrap().unwrap();
     };
     let seen = |session: &'static str, seconds| async move {
-        store.session(&bytes(session), at(seconds)).await.unwrap().map(|(operator, seen_at)| (operator.name, seen_at))
+        store
+            .session(&bytes(session), at(seconds))
+            .await
+            .unwrap()
+            .map(|session| (session.operator.name, session.seen_at))
     };
     sign_in("dana", "d1").await;
     assert_eq!(seen("d1", idle - 1).await, Some(("dana".into(), at(0))));

@@ -6,7 +6,7 @@ use pairgate::model::operator::Role;
 use pairgate::model::pairing::{MAX_PENDING_PER_DEVICE, PairingState, Says};
 use pairgate::store::{NewPairing, PairingRefusal, Voucher, WindowSubject};
 
-use super::{Bench, at, bytes, facts, how_many, id, pairing_request, when};
+use super::{ALL, Bench, at, bytes, facts, how_many, id, pairing_request, when};
 
 async fn state(bench: &Bench, pairing: &pairgate::id::PairingId) -> PairingState {
     bench.store.pairing(pairing).await.unwrap().unwrap().pairing.state
@@ -60,7 +60,7 @@ pub async fn each_reason_to_refuse_a_request_has_its_name_and_stores_nothing(ben
     for index in 0..MAX_PENDING_PER_DEVICE {
         bench.revealed("crowded-printer", &format!("crowd {index}")).await;
     }
-    let before = store.open_pairings(None, at(2)).await.unwrap().len();
+    let before = store.open_pairings(None, ALL, at(2)).await.unwrap().len();
     let known = bench.records().await.len();
 
     let replayed =
@@ -82,7 +82,7 @@ pub async fn each_reason_to_refuse_a_request_has_its_name_and_stores_nothing(ben
         assert_eq!(store.request_pairing(&request, &when(2)).await.unwrap(), Err(refusal));
         assert!(store.pairing(&request.id).await.unwrap().is_none(), "{refusal:?} stored something");
     }
-    assert_eq!(store.open_pairings(None, at(2)).await.unwrap().len(), before + 1, "and nothing else was touched");
+    assert_eq!(store.open_pairings(None, ALL, at(2)).await.unwrap().len(), before + 1, "and nothing else was touched");
     bench.recorded(known, &[]).await;
 }
 
@@ -110,7 +110,7 @@ pub async fn a_device_that_begins_again_makes_room_and_a_second_key_is_a_conflic
         })
         .await;
     assert_eq!(how_many(&answers, &true), 1);
-    let waiting = bench.store.open_pairings(Some(&id("lobby-printer-01")), at(5)).await.unwrap();
+    let waiting = bench.store.open_pairings(Some(&id("lobby-printer-01")), ALL, at(5)).await.unwrap();
     assert_eq!(i64::try_from(waiting.len()).unwrap(), MAX_PENDING_PER_DEVICE);
 }
 
@@ -322,9 +322,9 @@ pub async fn one_key_for_two_devices_is_confirmed_for_one(bench: Bench) {
         .await;
     assert_eq!(how_many(&answers, &true), 1);
     bench.recorded(known, &["pairing.confirmed"]).await;
-    assert_eq!(bench.store.device_counts().await.unwrap().active, 1);
+    assert_eq!(bench.store.device_counts(ALL).await.unwrap().active, 1);
     // The other one still waits, and may only be declined.
-    assert_eq!(bench.store.open_pairings(None, at(8)).await.unwrap().len(), 1);
+    assert_eq!(bench.store.open_pairings(None, ALL, at(8)).await.unwrap().len(), 1);
 }
 
 pub async fn what_is_not_revealed_over_or_suspended_is_not_confirmed(bench: Bench) {
@@ -409,7 +409,7 @@ pub async fn open_pairings_are_listed_oldest_first(bench: Bench) {
         assert_eq!(stored.peer, when(0).peer);
     }
     let list = |device: Option<&'static str>, now| async move {
-        let found = store.open_pairings(device.map(id).as_ref(), now).await.unwrap();
+        let found = store.open_pairings(device.map(id).as_ref(), ALL, now).await.unwrap();
         found.into_iter().map(|found| found.device.id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(list(None, at(40)).await, expected);

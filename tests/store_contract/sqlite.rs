@@ -116,9 +116,9 @@ async fn added_in_one_batch(store: &Arc<dyn Store>, hand: &Connection, names: &[
     let contexts = when(1);
     hand.execute_batch("BEGIN IMMEDIATE").unwrap();
     // The writer takes this one and waits for the lock; all others then wait for the writer.
-    let mut first = store.add_operator("first", Role::Viewer, &contexts);
+    let mut first = store.add_operator("first", Some(Role::Viewer), &contexts);
     assert!(queued(&mut first).is_none());
-    let mut others: Vec<_> = names.iter().map(|name| store.add_operator(name, Role::Viewer, &contexts)).collect();
+    let mut others: Vec<_> = names.iter().map(|name| store.add_operator(name, Some(Role::Viewer), &contexts)).collect();
     assert!(others.iter_mut().all(|other| queued(other).is_none()));
     hand.execute_batch("ROLLBACK").unwrap();
     let mut told = vec![first.await.is_ok()];
@@ -164,7 +164,7 @@ async fn who_is_told_of_a_failure_has_changed_nothing_also_when_the_database_end
     assert!(!stored.contains(&"disk-full".to_owned()));
     assert_eq!(bench.records().await.len(), stored.len(), "a record for each change and for nothing else");
     // And the thread goes on.
-    assert!(bench.store.add_operator("later", Role::Viewer, &when(2)).await.unwrap().is_some());
+    assert!(bench.store.add_operator("later", Some(Role::Viewer), &when(2)).await.unwrap().is_some());
     assert_eq!(bench.store.verify_audit().await.unwrap().first_bad, None);
 }
 

@@ -1,12 +1,14 @@
 //! The audit log in SQLite. The SQL of the signing keys is in `signing_keys.rs`.
 
 use async_trait::async_trait;
+use rusqlite::types::Null;
 use rusqlite::{Connection, Row, params};
 
-use super::{SqliteStore, all, change, failed, first, signing_keys, unsigned};
+use super::{SqliteStore, all, change, failed, first, json, signing_keys, unsigned};
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
 use crate::model::audit::{Context, Event, GENESIS, Record};
+use crate::model::operator::Reach;
 use crate::secret::Bytes32;
 use crate::store::{AuditQuery, AuditStore, AuditVerdict, NewSigningKey, Result, Retirement, StoredSigningKey};
 
@@ -62,6 +64,9 @@ const fn severity(event: Event) -> &'static str {
     }
 }
 
+/// Only what is about devices of these sites.
+const OF_SITES: &str = "device IN (SELECT id FROM devices WHERE site IN (SELECT value FROM json_each(?5)))";
+
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         id: row.get(0)?,
@@ -85,9 +90,13 @@ impl AuditStore for SqliteStore {
         .await
     }
 
-    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>> {
+    async fn audit(&self, query: &AuditQuery, reach: &Reach) -> Result<Vec<Record>> {
         // Only the conditions that are meant, so that each has its index; `?3 IS NULL` merely uses the parameter where it is not.
-        let mut conditions = vec!["(?3 IS NULL OR TRUE)"];
+        let mut conditions = vec!["(?3 IS NULL OR TRUE) AND (?5 IS NULL OR TRUE)"];
+        let sites = json(reach);
+        if sites.is_some() {
+            conditions.push(OF_SITES);
+        }
         if query.device.is_some() {
             conditions.push("device = ?3");
         }
@@ -103,20 +112,22 @@ impl AuditStore for SqliteStore {
             query.before.unwrap_or(i64::MAX),
             query.after.unwrap_or(0),
             query.device.as_ref().map(DeviceId::as_str),
-            query.limit.clamp(1, 1000)
+            query.limit.clamp(1, 1000),
+            sites
         ];
         self.read(|connection| all(connection, &sql, parameters, record))
     }
 
-    async fn audit_counts(&self, since: Timestamp) -> Result<(u64, u64)> {
+    async fn audit_counts(&self, since: Timestamp, reach: &Reach) -> Result<(u64, u64)> {
+        let sites = json(reach);
+        let of_sites = if sites.is_some() { OF_SITES } else { "(?5 IS NULL OR TRUE)" };
         self.read(|connection| {
-            let signed_in = connection
-                .prepare_cached("SELECT count(*) FROM audit WHERE event = 'token.issued' AND at >= ?")?
-                .query_row([since.millis()], |row| row.get(0))?;
-            let refused = connection
-                .prepare_cached("SELECT count(*) FROM audit WHERE severity <> 'info' AND at >= ?")?
-                .query_row([since.millis()], |row| row.get(0))?;
-            Ok((unsigned(signed_in), unsigned(refused)))
+            let count = |condition: &str| {
+                let sql = format!("SELECT count(*) FROM audit WHERE {condition} AND at >= ?1 AND {of_sites}");
+                first(connection, &sql, params![since.millis(), Null, Null, Null, sites], |row| row.get(0))
+            };
+            let (signed_in, refused) = (count("event = 'token.issued'")?, count("severity <> 'info'")?);
+            Ok((unsigned(signed_in.unwrap_or(0)), unsigned(refused.unwrap_or(0))))
         })
     }
 

@@ -4,19 +4,20 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
-use super::{SqliteStore, all, change, corrupt, first, unsigned};
+use super::{SqliteStore, all, change, corrupt, first, json, unsigned};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId};
 use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance, PinnedKey};
+use crate::model::operator::Reach;
 use crate::model::site::Site;
 use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
 
 /// Columns of [`device`], for a table or join alias `d`.
 pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
-     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant, d.key_assurance";
+     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant, d.key_assurance, d.floor, d.owner";
 /// How many columns that is.
-pub(super) const DEVICE_COLUMNS: usize = 19;
+pub(super) const DEVICE_COLUMNS: usize = 21;
 
 /// Reads the columns of [`DEVICE`], beginning with column `base`.
 pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
@@ -41,7 +42,9 @@ pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
             asset_tag: row.get(base + 7)?,
             maker: row.get(base + 8)?,
             model: row.get(base + 9)?,
+            floor: row.get(base + 19)?,
             room: row.get(base + 10)?,
+            owner: row.get(base + 20)?,
             note: row.get(base + 11)?,
         },
         registered_at: Timestamp::from_millis(row.get(base + 12)?),
@@ -60,7 +63,7 @@ pub(super) fn assurance(row: &Row<'_>, index: usize, column: &'static str) -> ru
 pub(super) fn by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Device>> {
     // A constant text, so that the statement is found in the cache without being built.
     const SQL: &str = "SELECT row, id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at, jkt, paired_at, \
-         paired_by, seen_at, pending_grant, key_assurance FROM devices WHERE id = ?";
+         paired_by, seen_at, pending_grant, key_assurance, floor, owner FROM devices WHERE id = ?";
     first(connection, SQL, [id], |row| device(row, 0))
 }
 
@@ -78,6 +81,24 @@ pub(super) fn revoke_grants(connection: &Connection, device_row: i64) -> rusqlit
     )?;
     change(connection, "UPDATE devices SET pending_grant = NULL WHERE row = ?", [device_row])?;
     Ok(open + redeemed)
+}
+
+const SITE: &str = "id, name, networks, two_persons, quiet_hours";
+
+fn site(row: &Row<'_>) -> rusqlite::Result<Site> {
+    let networks: String = row.get(2)?;
+    let networks = networks.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
+    Ok(Site {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        networks: networks.map_err(|_| corrupt("sites.networks"))?,
+        two_persons: row.get(3)?,
+        quiet_hours: row.get(4)?,
+    })
+}
+
+fn networks(site: &Site) -> String {
+    site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn set_state(
@@ -127,11 +148,11 @@ impl DeviceStore for SqliteStore {
         self.write(move |connection| {
             let added = change(
                 connection,
-                "INSERT INTO devices (id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at) \
-                 VALUES (?, 'registered', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO devices (id, state, kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note, registered_at, registered_by) \
+                 VALUES (?, 'registered', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 params![
-                    id.as_str(), facts.kind, facts.site, facts.name, facts.serial, facts.asset_tag, facts.maker, facts.model, facts.room, facts.note,
-                    context.now.millis()
+                    id.as_str(), facts.kind, facts.site, facts.name, facts.serial, facts.asset_tag, facts.maker, facts.model, facts.floor, facts.room,
+                    facts.owner, facts.note, context.now.millis(), context.actor.to_string()
                 ],
             )?;
             if added == 1 {
@@ -164,33 +185,33 @@ impl DeviceStore for SqliteStore {
         })
     }
 
-    async fn devices(&self, query: &DeviceQuery) -> Result<(Vec<Device>, u64)> {
+    async fn devices(&self, query: &DeviceQuery, reach: &Reach) -> Result<(Vec<Device>, u64)> {
         const FILTER: &str = "(?1 = '' OR instr(lower(d.id || char(10) || d.name || char(10) || d.room || char(10) || d.serial || char(10) || d.asset_tag), ?1)) \
-             AND (?2 IS NULL OR d.state = ?2)";
+             AND (?2 IS NULL OR d.state = ?2) AND (?3 IS NULL OR d.kind = ?3) AND (?4 IS NULL OR d.site = ?4) AND (?5 IS NULL OR d.floor = ?5) \
+             AND (?6 IS NULL OR d.site IN (SELECT value FROM json_each(?6)))";
         let (text, state) = (query.text.trim().to_lowercase(), query.state.map(DeviceState::as_str));
+        let (kind, site, floor, reach) = (&query.kind, &query.site, &query.floor, json(reach));
         self.read(|connection| {
             let rows = all(
                 connection,
-                &format!("SELECT {DEVICE} FROM devices d WHERE {FILTER} ORDER BY d.id LIMIT ?3"),
-                params![text, state, query.limit.clamp(1, 100_000)],
+                &format!("SELECT {DEVICE} FROM devices d WHERE {FILTER} ORDER BY d.id LIMIT ?7 OFFSET ?8"),
+                params![text, state, kind, site, floor, reach, query.limit.clamp(1, 100_000), query.offset],
                 |row| device(row, 0),
             )?;
             let total = first(
                 connection,
                 &format!("SELECT count(*) FROM devices d WHERE {FILTER}"),
-                params![text, state],
+                params![text, state, kind, site, floor, reach],
                 |row| row.get(0),
             )?;
             Ok((rows, unsigned(total.unwrap_or(0))))
         })
     }
 
-    async fn device_counts(&self) -> Result<DeviceCounts> {
-        let counts: Vec<(String, i64)> = self.read(|connection| {
-            all(connection, "SELECT state, count(*) FROM devices GROUP BY state", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-        })?;
+    async fn device_counts(&self, reach: &Reach) -> Result<DeviceCounts> {
+        const SQL: &str = "SELECT state, count(*) FROM devices WHERE ?1 IS NULL OR site IN (SELECT value FROM json_each(?1)) GROUP BY state";
+        let counts: Vec<(String, i64)> =
+            self.read(|connection| all(connection, SQL, [json(reach)], |row| Ok((row.get(0)?, row.get(1)?))))?;
         let of = |state: DeviceState| {
             unsigned(counts.iter().find(|(word, _)| word == state.as_str()).map_or(0, |(_, count)| *count))
         };
@@ -207,36 +228,41 @@ impl DeviceStore for SqliteStore {
     }
 
     async fn site(&self, id: &str) -> Result<Option<Site>> {
-        self.read(|connection| {
-            first(connection, "SELECT id, name, networks FROM sites WHERE id = ?", [id], |row| {
-                let networks: String = row.get(2)?;
-                let networks = networks.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
-                Ok(Site {
-                    id: row.get(0)?,
-                    name: row.get(1)?,
-                    networks: networks.map_err(|_| corrupt("sites.networks"))?,
-                })
-            })
+        self.read(|connection| first(connection, &format!("SELECT {SITE} FROM sites WHERE id = ?"), [id], site))
+    }
+
+    async fn sites(&self, reach: &Reach) -> Result<Vec<Site>> {
+        let sql =
+            format!("SELECT {SITE} FROM sites WHERE ?1 IS NULL OR id IN (SELECT value FROM json_each(?1)) ORDER BY id");
+        self.read(|connection| all(connection, &sql, [json(reach)], site))
+    }
+
+    async fn add_site(&self, site: &Site, context: &Context) -> Result<bool> {
+        let (site, context) = (site.clone(), context.clone());
+        self.write(move |connection| {
+            let added = change(
+                connection,
+                "INSERT INTO sites (id, name, networks, two_persons, quiet_hours) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                params![site.id, site.name, networks(&site), site.two_persons, site.quiet_hours],
+            )?;
+            if added == 1 {
+                append(connection, Event::SiteAdded, None, &site.words(), &context)?;
+            }
+            Ok(added == 1)
         })
+        .await
     }
 
     async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
         let (site, context) = (site.clone(), context.clone());
         self.write(move |connection| {
-            let networks = site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             let changed = change(
                 connection,
-                "UPDATE sites SET name = ?, networks = ? WHERE id = ?",
-                params![site.name, networks, site.id],
+                "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
+                params![site.name, networks(&site), site.two_persons, site.quiet_hours, site.id],
             )?;
             if changed == 1 {
-                append(
-                    connection,
-                    Event::SiteChanged,
-                    None,
-                    &format!("{}: '{}', networks [{networks}]", site.id, site.name),
-                    &context,
-                )?;
+                append(connection, Event::SiteChanged, None, &site.words(), &context)?;
             }
             Ok(changed == 1)
         })

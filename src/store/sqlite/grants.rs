@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
 use super::devices::{DEVICE, DEVICE_COLUMNS, device};
-use super::{SqliteStore, all, change, corrupt, first, unsigned};
+use super::{SqliteStore, all, change, corrupt, first, json, operators, unsigned};
 use crate::clock::Timestamp;
 use crate::id::{GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
@@ -13,7 +13,7 @@ use crate::model::grant::{
     Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_WRONG_NUMBERS, REFRESH_RETRY, Refresh, SLOW_DOWN_STEP,
 };
 use crate::model::kind::RefreshPolicy;
-use crate::model::operator::Role;
+use crate::model::operator::{Reach, Role};
 use crate::oauth::scope::Scope;
 use crate::secret::{Bytes32, is_equal};
 use crate::store::{ClaimOutcome, Decision, GrantOfDevice, GrantStore, Mint, NewGrant, Redemption, Result, Rotation};
@@ -234,22 +234,19 @@ fn redeem(
     // Everything again, in the transaction that spends the code: the device, its key, and the person who approved (A-037, A-047).
     let device = first(
         connection,
-        "SELECT id FROM devices WHERE row = ? AND state = 'active' AND jkt = ? AND jkt = ?",
+        "SELECT id, site FROM devices WHERE row = ? AND state = 'active' AND jkt = ? AND jkt = ?",
         params![grant.device_row, jkt, grant.jkt],
-        |row| row.get::<_, String>(0),
+        |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
     )?;
-    let Some(device) = device else { return Ok(Redemption::Lost) };
+    let Some((device, site)) = device else { return Ok(Redemption::Lost) };
     if grant.state != GrantState::Approved || now >= grant.expires_at {
         return Ok(Redemption::Lost);
     }
-    let approver = first(
-        connection,
-        "SELECT r.role FROM operators o JOIN operator_roles r ON r.operator = o.id JOIN devices d ON d.site = r.site \
-         WHERE o.id = ? AND o.disabled_at IS NULL AND d.row = ?",
-        params![grant.decided_by.map(|by| by.0), grant.device_row],
-        |row| row.get::<_, String>(0),
-    )?;
-    if !approver.as_deref().and_then(Role::parse).is_some_and(Role::may_approve) {
+    let rights = match grant.decided_by {
+        Some(by) => operators::rights_of(connection, by)?,
+        None => None,
+    };
+    if !rights.and_then(|rights| rights.role_at(&site)).is_some_and(Role::may_approve) {
         change(connection, "UPDATE grants SET state = 'denied' WHERE id = ? AND state = 'approved'", [id.0])?;
         append(
             connection,
@@ -382,13 +379,14 @@ impl GrantStore for SqliteStore {
         self.read(|connection| first(connection, &sql, [hash], |row| grant(row, 0)))
     }
 
-    async fn pending_grants(&self, now: Timestamp, limit: u32) -> Result<Vec<GrantOfDevice>> {
+    async fn pending_grants(&self, reach: &Reach, now: Timestamp, limit: u32) -> Result<Vec<GrantOfDevice>> {
         let sql = format!(
             "SELECT {DEVICE}, {GRANT}, o.name FROM devices d JOIN grants g ON g.id = d.pending_grant LEFT JOIN operators o ON o.id = g.claimed_by \
-             WHERE d.pending_grant IS NOT NULL AND g.state = 'pending' AND g.expires_at > ? ORDER BY g.id LIMIT ?"
+             WHERE d.pending_grant IS NOT NULL AND g.state = 'pending' AND g.expires_at > ?1 \
+             AND (?3 IS NULL OR d.site IN (SELECT value FROM json_each(?3))) ORDER BY g.id LIMIT ?2"
         );
         self.read(|connection| {
-            all(connection, &sql, params![now.millis(), limit], |row| {
+            all(connection, &sql, params![now.millis(), limit, json(reach)], |row| {
                 Ok(GrantOfDevice {
                     device: device(row, 0)?,
                     grant: grant(row, DEVICE_COLUMNS)?,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 
+use crate::model::operator::Reach;
 use crate::store::{Result, StoreError};
 
 mod audit;
@@ -125,6 +126,14 @@ fn configure(connection: &Connection) -> Result<()> {
 
 fn failed(error: rusqlite::Error) -> StoreError {
     StoreError::Failed(error.to_string())
+}
+
+/// Sites as a parameter: `NULL` for all, else a JSON array for `json_each`.
+fn json(reach: &Reach) -> Option<String> {
+    match reach {
+        Reach::Everywhere => None,
+        Reach::Sites(sites) => Some(serde_json::json!(sites).to_string()),
+    }
 }
 
 /// A column that this program wrote does not read back: the database was changed by hand.

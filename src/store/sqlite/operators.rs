@@ -8,13 +8,14 @@ use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
-use crate::model::operator::{Operator, Role, SESSION_IDLE};
-use crate::model::site::DEFAULT_SITE;
+use crate::model::operator::{EVERYWHERE, Operator, Rights, Role, SESSION_IDLE};
 use crate::secret::Bytes32;
-use crate::store::{GuessBucket, OperatorStore, Result};
+use crate::store::{GuessBucket, LiveSession, OperatorStore, Result};
 
-const OPERATOR: &str = "o.id, o.name, r.role, o.disabled_at, o.added_at";
-const FROM: &str = "FROM operators o JOIN operator_roles r ON r.operator = o.id AND r.site = 'default'";
+/// The roles as `site role` words, so that a person is one row.
+const OPERATOR: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id), o.disabled_at, \
+     o.added_at";
+const FROM: &str = "FROM operators o";
 /// A bucket counts for this long from its first guess.
 const GUESS_WINDOW_MILLIS: i64 = 600_000;
 
@@ -22,13 +23,62 @@ fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
     Ok(Operator {
         id: OperatorId(row.get(0)?),
         name: row.get(1)?,
-        role: Role::parse(row.get_ref(2)?.as_str()?).ok_or_else(|| corrupt("operator_roles.role"))?,
+        rights: rights(row.get::<_, Option<String>>(2)?.as_deref().unwrap_or_default())?,
         disabled_at: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_millis),
         added_at: Timestamp::from_millis(row.get(4)?),
     })
 }
 
-fn add(connection: &Connection, name: &str, role: Role, context: &Context) -> rusqlite::Result<Option<OperatorId>> {
+fn rights(words: &str) -> rusqlite::Result<Rights> {
+    let mut rights = Rights::default();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    for pair in words.chunks(2) {
+        let [site, role] = pair else { return Err(corrupt("operator_roles.site")) };
+        rights.add(site, Role::parse(role).ok_or_else(|| corrupt("operator_roles.role"))?);
+    }
+    Ok(rights)
+}
+
+/// The rights of a person who is not disabled, inside a transaction.
+pub(super) fn rights_of(connection: &Connection, id: OperatorId) -> rusqlite::Result<Option<Rights>> {
+    let sql = format!("SELECT {OPERATOR} {FROM} WHERE o.id = ? AND o.disabled_at IS NULL");
+    Ok(first(connection, &sql, [id.0], operator)?.map(|operator| operator.rights))
+}
+
+fn set_role(
+    connection: &Connection,
+    name: &str,
+    site: &str,
+    role: Option<Role>,
+    context: &Context,
+) -> rusqlite::Result<bool> {
+    let Some(id) = first(connection, "SELECT id FROM operators WHERE name = ?", [name], |row| row.get::<_, i64>(0))?
+    else {
+        return Ok(false);
+    };
+    change(
+        connection,
+        "DELETE FROM operator_roles WHERE operator = ? AND site = ? AND source = 'given'",
+        params![id, site],
+    )?;
+    if let Some(role) = role {
+        change(
+            connection,
+            "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)",
+            params![id, site, role.as_str()],
+        )?;
+    }
+    let detail = format!("{name}: {} at {site}", role.map_or("nothing any more", Role::as_str));
+    append(connection, Event::RoleChanged, None, &detail, context)?;
+    Ok(true)
+}
+
+fn add(
+    connection: &Connection,
+    name: &str,
+    role: Option<Role>,
+    context: &Context,
+) -> rusqlite::Result<Option<OperatorId>> {
     let added = change(
         connection,
         "INSERT INTO operators (name, added_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
@@ -38,12 +88,15 @@ fn add(connection: &Connection, name: &str, role: Role, context: &Context) -> ru
         return Ok(None);
     }
     let id = connection.last_insert_rowid();
-    change(
-        connection,
-        "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)",
-        params![id, DEFAULT_SITE, role.as_str()],
-    )?;
-    append(connection, Event::OperatorAdded, None, &format!("{name}, {}", role.as_str()), context)?;
+    if let Some(role) = role {
+        change(
+            connection,
+            "INSERT INTO operator_roles (operator, site, role) VALUES (?, ?, ?)",
+            params![id, EVERYWHERE, role.as_str()],
+        )?;
+    }
+    let detail = format!("{name}, {}", role.map_or("no role yet", Role::as_str));
+    append(connection, Event::OperatorAdded, None, &detail, context)?;
     Ok(Some(OperatorId(id)))
 }
 
@@ -68,8 +121,8 @@ fn use_link(
     let Some(operator) = first(connection, &sql, [link], operator)? else { return Ok(None) };
     change(
         connection,
-        "INSERT INTO sessions (hash, operator, seen_at, ends_at) VALUES (?, ?, ?, ?)",
-        params![session, operator.id.0, now, ends_at.millis()],
+        "INSERT INTO sessions (hash, operator, seen_at, ends_at, started_at, fresh_at, method, peer) VALUES (?1, ?2, ?3, ?4, ?3, ?3, 'link', ?5)",
+        params![session, operator.id.0, now, ends_at.millis(), context.peer.map(|peer| peer.to_string())],
     )?;
     let signed_in = Context { actor: Actor::Operator(operator.name.clone()), ..context.clone() };
     append(connection, Event::SignedIn, None, "", &signed_in)?;
@@ -78,7 +131,12 @@ fn use_link(
 
 #[async_trait]
 impl OperatorStore for SqliteStore {
-    async fn add_operator(&self, name: &str, role: Role, context: &Context) -> Result<Option<OperatorId>> {
+    async fn set_role(&self, name: &str, site: &str, role: Option<Role>, context: &Context) -> Result<bool> {
+        let (name, site, context) = (name.to_owned(), site.to_owned(), context.clone());
+        self.write(move |connection| set_role(connection, &name, &site, role, &context)).await
+    }
+
+    async fn add_operator(&self, name: &str, role: Option<Role>, context: &Context) -> Result<Option<OperatorId>> {
         let (name, context) = (name.to_owned(), context.clone());
         self.write(move |connection| add(connection, &name, role, &context)).await
     }
@@ -155,14 +213,20 @@ impl OperatorStore for SqliteStore {
         self.write(move |connection| use_link(connection, &link, &session, ends_at, &context)).await
     }
 
-    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<(Operator, Timestamp)>> {
+    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>> {
         let sql = format!(
-            "SELECT {OPERATOR}, s.seen_at {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
+            "SELECT {OPERATOR}, s.seen_at, s.fresh_at {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
              AND o.disabled_at IS NULL"
         );
         let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
         self.read(|connection| {
-            first(connection, &sql, parameters, |row| Ok((operator(row)?, Timestamp::from_millis(row.get(5)?))))
+            first(connection, &sql, parameters, |row| {
+                Ok(LiveSession {
+                    operator: operator(row)?,
+                    seen_at: Timestamp::from_millis(row.get(5)?),
+                    fresh_at: Timestamp::from_millis(row.get(6)?),
+                })
+            })
         })
     }
 

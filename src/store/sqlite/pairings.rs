@@ -5,11 +5,12 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
 use super::devices::{DEVICE, DEVICE_COLUMNS, assurance, by_id, device, revoke_grants};
-use super::{SqliteStore, all, change, corrupt, first};
+use super::{SqliteStore, all, change, corrupt, first, json};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, PairingId};
 use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
+use crate::model::operator::Reach;
 use crate::model::pairing::{MAX_PENDING_PER_DEVICE, MAX_WRONG_DIGITS, Pairing, PairingState, Says};
 use crate::secret::Bytes32;
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, PairingStore, Result, WindowSubject};
@@ -296,13 +297,19 @@ impl PairingStore for SqliteStore {
         self.read(|connection| by_pairing_id(connection, id))
     }
 
-    async fn open_pairings(&self, device: Option<&DeviceId>, now: Timestamp) -> Result<Vec<PairingOfDevice>> {
+    async fn open_pairings(
+        &self,
+        device: Option<&DeviceId>,
+        reach: &Reach,
+        now: Timestamp,
+    ) -> Result<Vec<PairingOfDevice>> {
         let sql = format!(
             "SELECT {DEVICE}, {PAIRING} FROM pairings p JOIN devices d ON d.row = p.device \
-             WHERE p.state IN ('requested', 'revealed') AND p.expires_at > ?1 AND (?2 IS NULL OR d.id = ?2) ORDER BY p.requested_at, p.id LIMIT 2000"
+             WHERE p.state IN ('requested', 'revealed') AND p.expires_at > ?1 AND (?2 IS NULL OR d.id = ?2) \
+             AND (?3 IS NULL OR d.site IN (SELECT value FROM json_each(?3))) ORDER BY p.requested_at, p.id LIMIT 2000"
         );
         self.read(|connection| {
-            all(connection, &sql, params![now.millis(), device.map(DeviceId::as_str)], pairing_of_device)
+            all(connection, &sql, params![now.millis(), device.map(DeviceId::as_str), json(reach)], pairing_of_device)
         })
     }
 

@@ -263,13 +263,16 @@ impl TestBroker {
 
     pub async fn set_networks(&self, networks: &[&str]) {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
-        let site = Site { id: "default".into(), name: "Berlin HQ".into(), networks };
+        let site = Site { networks, ..Site::plain("default", "Berlin HQ") };
         self.broker.set_site(&Caller::command_line(), site).await.unwrap();
     }
 
     /// All audit records, oldest first.
     pub async fn records(&self) -> Vec<Record> {
-        self.broker.audit(&AuditQuery { after: Some(0), limit: 1000, ..AuditQuery::default() }).await.unwrap()
+        self.broker
+            .audit(&Caller::command_line(), &AuditQuery { after: Some(0), limit: 1000, ..AuditQuery::default() })
+            .await
+            .unwrap()
     }
 
     /// How often an event was recorded.
