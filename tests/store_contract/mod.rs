@@ -253,10 +253,15 @@ pub fn how_many<T: PartialEq>(answers: &[T], answer: &T) -> usize {
 #[test]
 fn every_method_of_the_traits_has_a_case() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let contract = std::fs::read_to_string(root.join("src/store/mod.rs")).unwrap();
-    let cases: String = ["audit", "devices", "grants", "operators", "pairings"]
-        .iter()
-        .map(|name| std::fs::read_to_string(root.join(format!("tests/store_contract/{name}.rs"))).unwrap())
+    let contract: String = std::fs::read_dir(root.join("src/store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let cases: String = std::fs::read_dir(root.join("tests/store_contract"))
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
         .collect();
     let methods: Vec<&str> = contract
         .lines()
