@@ -10,6 +10,7 @@
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
 //! | [`people`] | operators, sign-in links, sessions |
+//! | [`setup`] | the first run, and the risk assessment that it writes |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::AddressFile;
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
@@ -39,6 +41,7 @@ pub mod pairing;
 pub mod people;
 pub mod refusals;
 pub mod registry;
+pub mod setup;
 pub mod signing;
 pub mod token;
 pub mod wake;
@@ -75,6 +78,8 @@ pub struct Policy {
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
     /// How old a signing key gets before it is rotated.
     pub signing_key_lifetime: Duration,
+    /// Where the first run may write an address; `None`: nowhere.
+    pub address_file: Option<AddressFile>,
     /// The certificate that devices pin, if the server's is by our own authority.
     pub ca_pem: Option<String>,
 }
@@ -89,6 +94,7 @@ impl Default for Policy {
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
             signing_key_lifetime: Duration::from_secs(90 * 86_400),
+            address_file: None,
             ca_pem: None,
         }
     }
@@ -103,6 +109,7 @@ pub struct Broker {
     kinds: Vec<Kind>,
     resources: Vec<Resource>,
     ca_pem: Option<String>,
+    address_file: Option<AddressFile>,
     attestation_roots: Roots,
     signing: signing::SigningKeys,
     signing_key_lifetime: Duration,
@@ -239,6 +246,7 @@ impl Broker {
             attestation_roots,
             signing_algorithms,
             signing_key_lifetime,
+            address_file,
             ca_pem,
         } = policy;
         if let Some(newest) = store.latest_instant().await? {
@@ -280,6 +288,7 @@ impl Broker {
             kinds,
             resources,
             ca_pem,
+            address_file,
             attestation_roots,
         })
     }

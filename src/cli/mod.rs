@@ -19,6 +19,7 @@ mod keys;
 mod operator;
 mod output;
 mod pairing;
+mod risk;
 pub mod serve;
 mod simulate;
 mod site;
@@ -69,6 +70,9 @@ enum Command {
     /// List and rotate the keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// The risk assessment: what is in force, signed versions
+    #[command(subcommand)]
+    Risk(risk::RiskCommand),
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -99,13 +103,7 @@ pub fn run() -> ExitCode {
 
 async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { config: file, data, json, command } = arguments;
-    let load = || -> anyhow::Result<Config> {
-        let mut config = Config::load(file.as_deref())?;
-        if let Some(data) = &data {
-            config.data.clone_from(data);
-        }
-        Ok(config)
-    };
+    let load = || -> anyhow::Result<Config> { Ok(Config::load(file.as_deref(), data.as_deref())?) };
     match command {
         Command::Demo(args) => demo::run(args, data, json).await,
         Command::Simulate(args) => simulate::run(args, json).await,
@@ -118,6 +116,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,
         Command::Keys(command) => keys::run(command, &load()?, json).await,
+        Command::Risk(command) => risk::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }
 }

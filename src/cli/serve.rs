@@ -76,6 +76,7 @@ pub async fn open_broker(
         attestation_roots,
         signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
         signing_key_lifetime: config.signing_key_lifetime,
+        address_file: Some(config.address_file.clone()),
         ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
     };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };

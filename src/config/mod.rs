@@ -18,7 +18,11 @@ use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
 mod policy;
+pub mod setup;
 mod transport;
+
+pub use setup::AddressFile;
+use toml::Table;
 
 use policy::{KindPatch, ResourceTable, resource};
 pub use transport::is_wide;
@@ -62,6 +66,8 @@ pub struct Config {
     pub attestation_roots: Vec<PathBuf>,
     /// How old a signing key gets before it is rotated.
     pub signing_key_lifetime: Duration,
+    /// Where the first run may write an address.
+    pub address_file: AddressFile,
 }
 
 impl Default for Config {
@@ -79,6 +85,7 @@ impl Default for Config {
             resources: Vec::new(),
             attestation_roots: Vec::new(),
             signing_key_lifetime: days(90),
+            address_file: AddressFile::default(),
         }
     }
 }
@@ -105,11 +112,12 @@ struct File {
 }
 
 impl Config {
-    /// Reads the file (`named`, or the default one if it is there), then the environment.
+    /// Reads what the first run wrote, over it the file (`named`, or the default one if it is there), over that the environment. `data`: the data
+    /// directory, if the command line names it.
     ///
     /// # Errors
     /// [`ConfigError`] with file, line and what is allowed.
-    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+    pub fn load(named: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
         #[allow(clippy::disallowed_methods)] // the one place
         let named = named.map(Path::to_owned).or_else(|| std::env::var("PAIRGATE_CONFIG").ok().map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
@@ -118,7 +126,38 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => String::new(),
             Err(error) => return Err(ConfigError(format!("{}: {error}", path.display()))),
         };
-        Self::from_parts(&text, std::env::vars()).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let named_file = |error: ConfigError| ConfigError(format!("{}: {error}", path.display()));
+        let environment: Vec<(String, String)> = std::env::vars().collect();
+        // Alone first: so that an error names a line of that file, and for the data directory.
+        let alone: Table = toml::from_str(&text).map_err(|error| named_file(ConfigError(error.to_string())))?;
+        let _: File = toml::from_str(&text).map_err(|error| named_file(ConfigError(error.to_string())))?;
+        let variable =
+            |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let written = alone.get("data").and_then(toml::Value::as_str);
+        let data = data.map(Path::to_owned).or_else(|| variable("PAIRGATE_DATA").or(written).map(PathBuf::from));
+        let data = data.unwrap_or_else(|| Self::default().data);
+        let sets_address = setup::sets_address(&alone)
+            || ["PAIRGATE_LISTEN", "PAIRGATE_PUBLIC_URL", "PAIRGATE_TLS_CERTIFICATE"]
+                .iter()
+                .any(|name| variable(name).is_some());
+        let mut config = Self::from_layers(setup::read(&data)?, &text, environment).map_err(named_file)?;
+        config.address_file = AddressFile::new(&data, sets_address);
+        config.data = data;
+        Ok(config)
+    }
+
+    /// From what the first run wrote, the text of a file over it, and environment variables over that.
+    fn from_layers(
+        mut below: Table,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        if below.is_empty() {
+            return Self::from_parts(text, environment);
+        }
+        let above: Table = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        below.extend(above);
+        Self::from_parts(&below.to_string(), environment)
     }
 
     /// From the text of a file and environment variables.

@@ -39,6 +39,7 @@ pub mod places;
 pub mod present;
 pub mod qr;
 pub mod serve;
+pub mod setup;
 pub mod sign_in;
 pub mod views;
 
@@ -140,6 +141,9 @@ pub fn router(edge: Edge) -> Router {
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
         .route("/language", post(lang::choose))
+        .route("/setup", get(setup::show).post(setup::act))
+        .route("/settings/risk", get(setup::risk).post(setup::sign_risk))
+        .route("/settings/risk/{version}", get(setup::download_risk))
         .fallback(present::not_found)
         .layer(middleware::from_fn(lang::speak))
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))

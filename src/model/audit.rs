@@ -103,6 +103,9 @@ events! {
     SigningKeyDropped "signing_key.dropped" Info "former signing key dropped";
     AllSignInsEnded "grant.all_revoked" Alert "all sign-ins were ended";
     ClockAccepted "clock.accepted" Alert "the broker was told to start although its newest record is from the future";
+    RiskAccepted "risk.accepted" Info "risk assessment signed";
+    SettingChanged "setting.changed" Info "setting changed";
+    AddressChosen "address.chosen" Info "address chosen; it holds from the next start on";
     Suppressed "audit.suppressed" Refusal "further refusals from there were counted, not recorded";
 }
 

@@ -8,6 +8,7 @@ pub mod operator;
 pub mod pairing;
 pub mod policy;
 pub mod resource;
+pub mod risk;
 pub mod site;
 pub mod text;
 pub mod user_code;

@@ -22,6 +22,7 @@ mod pairing;
 mod private_key_jwt;
 mod resource;
 mod rotation;
+mod setup;
 mod signing_keys;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;

@@ -30,6 +30,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod setup;
 mod sqlite;
 
 /// How each backend is opened.
@@ -323,6 +324,10 @@ macro_rules! contract {
                     the_same_key_again_keeps_the_sign_ins
                     of_many_who_decline_at_once_one_did
                     open_pairings_are_listed_oldest_first
+                }
+                setup {
+                    of_many_who_sign_a_version_at_once_one_did
+                    a_setting_is_set_and_recorded
                 }
                 grants {
                     a_code_is_stored_and_found_while_it_is_pending

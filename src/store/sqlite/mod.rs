@@ -20,6 +20,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod setup;
 mod signing_keys;
 mod writer;
 

@@ -52,6 +52,8 @@ pub struct Setup {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    /// May the first run write an address?
+    pub has_address_file: bool,
 }
 
 impl Default for Setup {
@@ -67,6 +69,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            has_address_file: false,
         }
     }
 }
@@ -131,6 +134,7 @@ impl TestBroker {
             attestation_roots: setup.attestation_roots.clone(),
             signing_algorithms: setup.signing_algorithms.clone(),
             signing_key_lifetime: Config::default().signing_key_lifetime,
+            address_file: setup.has_address_file.then(|| Config::load(None, Some(data.path())).unwrap().address_file),
             ca_pem: ca.ca_pem().ok(),
         };
         let parts = Parts {
