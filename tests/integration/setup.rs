@@ -46,7 +46,7 @@ async fn a_wrong_answer_is_told_and_nothing_typed_is_lost() {
                 ("port", "443"),
                 ("certificate", "/no/such"),
             ],
-            "certificate",
+            "/no/such: ",
         ),
         (vec![("action", "site"), ("site_name", "Berlin"), ("networks", "10.2.0.0/99")], "10.2.0.0/99"),
         (vec![("action", "site"), ("site_name", "Ber\u{202e}lin")], "invisible"),
