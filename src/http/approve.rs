@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
 use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn, cookie, set_cookie};
-use crate::http::lang::{said, t, tf};
+use crate::http::lang::{t, tf};
 use crate::http::present::{assurance_fact, chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
@@ -114,7 +114,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         // Shown only if it is this sign-in's, in the form that the device shows it.
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
-        abilities: review.kind.words(&review.grant.scope, review.resource).iter().map(|words| said(words)).collect(),
+        abilities: review.kind.words(&review.grant.scope, review.resource).iter().map(|words| t(words)).collect(),
         lasts: where_and_how_long(review.resource, lasts),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),

@@ -162,7 +162,7 @@ pub fn device_row(device: &Device, label: &str, now: Timestamp) -> DeviceRow {
     DeviceRow {
         id: device.id.to_string(),
         name: device.facts.name.clone(),
-        kind: said(label),
+        kind: t(label),
         room: device.facts.room.clone(),
         state: device.state.as_str().to_owned(),
         key: device.key.as_ref().map(|key| PinnedKey::short(&key.jkt)),
