@@ -13,6 +13,9 @@ use pairgate::model::kind::Kind;
 use pairgate::model::operator::Role;
 use pairgate::store::PairingRefusal;
 
+use crate::browser::{an_ordinary_day, link};
+use crate::support::TestBroker;
+use crate::support::chromium::{Chromium, Look, browse};
 use crate::support::marked::{
     File, assigned, calls, files, marked_in_template, strings, unmarked_in_template, with_holes,
 };
@@ -269,4 +272,107 @@ fn pages_say_no_sentence_that_is_not_marked() {
         .map(|(path, text)| format!("{path}: {text:?}"))
         .collect();
     assert!(found.is_empty(), "mark these with t(), tf() or tn():\n{}", found.join("\n"));
+}
+
+/// By the form in the foot of each page; no script is needed for it.
+async fn choose(browser: &Chromium, code: &str) {
+    browser.click(&format!(".foot option[value={code}]")).await;
+    browser.click(".foot button").await;
+    browser.see(&format!("html[lang={code}]")).await;
+}
+
+/// The entry of the navigation that is current.
+async fn current(browser: &Chromium) -> String {
+    browser.see("nav a[aria-current=page]").await.text().await.unwrap()
+}
+
+async fn pages_speak_german(look: Look) {
+    let test = TestBroker::start().await;
+    let (to_approve, to_pair) = an_ordinary_day(&test).await;
+    let link = link(&test, "dana").await;
+    browse(look, move |browser| async move {
+        browser.open(&format!("{}/sign-in", test.issuer)).await;
+        browser.see("html[lang=en]").await;
+        choose(&browser, "de").await;
+        browser.see_heading("Anmelden").await;
+        browser.open(&link).await;
+        browser.see_heading("Anmelden").await;
+        browser.inspect("de-sign-in", &[]).await;
+        browser.click("main button").await;
+        assert_eq!(current(&browser).await, "Übersicht");
+
+        let to_pair_unscanned = to_pair.split('?').next().unwrap().to_owned();
+        let own = |path: &str| format!("{}{path}", test.issuer);
+        for (page, address) in [
+            ("de-overview", own("/")),
+            ("de-devices", own("/devices")),
+            ("de-device", own("/devices/lobby-printer-01")),
+            ("de-device-unpaired", own("/devices/post-printer-01")),
+            ("de-pair-list", own("/pair")),
+            ("de-pair-scanned", to_pair),
+            ("de-pair", to_pair_unscanned),
+            ("de-approve-entry", own("/approve")),
+            ("de-approve-compare", to_approve),
+        ] {
+            browser.open(&address).await;
+            browser.see("html[lang=de] h1").await;
+            browser.inspect(page, &[]).await;
+        }
+        browser.click("main form button.primary").await;
+        browser.see("#number").await;
+        browser.inspect("de-approve", &[]).await;
+        browser.click("button[value=deny]").await;
+        browser.see("html[lang=de] h1").await;
+        browser.open(&own("/devices/nowhere")).await;
+        browser.see_heading("Nicht vorhanden").await;
+        assert!(browser.text().await.contains("Es gibt kein Gerät 'nowhere'."), "{}", browser.text().await);
+        browser.inspect("de-not-here", &["status of 404"]).await;
+        browser.open(&own("/audit?before=10000")).await;
+        browser.see_heading("Protokoll").await;
+        let log = browser.text().await;
+        assert!(log.contains("Anmeldung abgelehnt von 127.0.0.1 aus: Anmeldung"), "{log}");
+        browser.inspect("de-audit", &[]).await;
+
+        // Back to English and to German again, on the same page; then it stays, signed out as well.
+        choose(&browser, "en").await;
+        browser.see_heading("Audit").await;
+        choose(&browser, "de").await;
+        browser.see_heading("Protokoll").await;
+        let address = browser.run("return location.search").await;
+        assert_eq!(address, "?before=10000", "the page that it was chosen on");
+        browser.click("header .who button").await;
+        browser.see_heading("Anmelden").await;
+        browser.see("html[lang=de]").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_speak_german_on_a_phone() {
+    pages_speak_german(Look::PHONE).await;
+}
+
+#[tokio::test]
+async fn pages_speak_german_at_a_desk() {
+    pages_speak_german(Look::DESK.dark()).await;
+}
+
+#[tokio::test]
+async fn the_first_page_speaks_what_the_browser_prefers_and_then_what_was_chosen() {
+    let test = TestBroker::start().await;
+    browse(Look::PHONE, move |browser| async move {
+        browser.stop_scripts().await;
+        browser.prefer("de-AT,de;q=0.9,en;q=0.5").await;
+        browser.open(&format!("{}/sign-in", test.issuer)).await;
+        browser.see_heading("Anmelden").await;
+        browser.see("html[lang=de]").await;
+        choose(&browser, "en").await;
+        browser.see_heading("Sign in").await;
+        browser.open(&format!("{}/approve", test.issuer)).await;
+        browser.see_heading("Sign in").await;
+        browser.prefer("fr").await;
+        choose(&browser, "de").await;
+        browser.see_heading("Anmelden").await;
+    })
+    .await;
 }
