@@ -171,7 +171,7 @@ impl Chromium {
         self.devtools("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// From now on no page's script runs; those of the test do.
+    /// From now on no page's script runs. Those of the test do, but for timers: so there is no `inspect`.
     pub async fn stop_scripts(&self) {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;
     }
