@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
 use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn, cookie, set_cookie};
+use crate::http::lang::{t, tf};
 use crate::http::present::{assurance_fact, chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
@@ -31,8 +32,11 @@ pub async fn enter(
 ) -> Response {
     // Only what could be a code is shown again; it is escaped besides.
     let user_code = user_code.filter(|code| code.len() <= 40 && normal_form(code).is_some()).unwrap_or_default();
-    let entry =
-        ApproveEntryPage { chrome: quiet(&edge, &signed_in, "Approve a sign-in").await, user_code, errors: Vec::new() };
+    let entry = ApproveEntryPage {
+        chrome: quiet(&edge, &signed_in, &t("Approve a sign-in")).await,
+        user_code,
+        errors: Vec::new(),
+    };
     page(StatusCode::OK, &entry)
 }
 
@@ -55,14 +59,14 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
         }
         Ok(Opened::NotOurs) => page(
             StatusCode::NOT_FOUND,
-            &NotOursPage { chrome: quiet(&edge, &form.signed_in, "Not one of our codes").await },
+            &NotOursPage { chrome: quiet(&edge, &form.signed_in, &t("Not one of our codes")).await },
         ),
         Ok(Opened::TooManyGuesses) => {
             let lines = vec![
-                "Too many wrong codes were typed.".into(),
-                "Wait ten minutes, then read the code off the device again.".into(),
+                t("Too many wrong codes were typed."),
+                t("Wait ten minutes, then read the code off the device again."),
             ];
-            message(StatusCode::TOO_MANY_REQUESTS, "Wait a little", lines, None)
+            message(StatusCode::TOO_MANY_REQUESTS, &t("Wait a little"), lines, None)
         }
         Err(error) => not_done(error),
     }
@@ -71,7 +75,7 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
 fn not_done(error: crate::broker::UseCaseError) -> Response {
     problems(error).map_or_else(
         |response| response,
-        |lines| message(StatusCode::FORBIDDEN, "Not allowed", lines, Some(("/", "Overview"))),
+        |lines| message(StatusCode::FORBIDDEN, &t("Not allowed"), lines, Some(("/", &t("Overview")))),
     )
 }
 
@@ -99,7 +103,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         .map_or(review.kind.access_token_lifetime, |policy| policy.absolute);
     let facts = &review.device.facts;
     let approve = ApprovePage {
-        chrome: quiet(edge, signed_in, "Let this device sign in?").await,
+        chrome: quiet(edge, signed_in, &t("Let this device sign in?")).await,
         grant_id: id.to_string(),
         shown: review.shown.clone(),
         kind_label: review.kind.label.clone(),
@@ -110,7 +114,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         // Shown only if it is this sign-in's, in the form that the device shows it.
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
-        abilities: review.kind.words(&review.grant.scope, review.resource),
+        abilities: review.kind.words(&review.grant.scope, review.resource).iter().map(|words| t(words)).collect(),
         lasts: where_and_how_long(review.resource, lasts),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),
@@ -123,7 +127,11 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
 /// At which service, if configuration has a word for it, and for how long.
 fn where_and_how_long(resource: &Resource, lasts: std::time::Duration) -> String {
     let span = span(lasts.as_secs());
-    if resource.label == resource.id { format!("for {span}") } else { format!("at {}, for {span}", resource.label) }
+    if resource.label == resource.id {
+        tf("for {0}", &[&span])
+    } else {
+        tf("at {0}, for {1}", &[&resource.label, &span])
+    }
 }
 
 /// The facts, each with how it is known. What could not be verified is said, too.
@@ -134,25 +142,26 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
         let (paired, by) = (when(key.paired_at, now), who(&key.paired_by));
         facts.push(fact(
             FactState::Verified,
-            format!("Its own key, paired {} by {by}", paired.relative),
+            tf("Its own key, paired {0} by {1}", &[&paired.relative, &by]),
             Some(PinnedKey::short(&key.jkt)),
         ));
     }
     facts.extend(review.device.key.as_ref().map(|key| assurance_fact(key.assurance)));
     let peer = review.grant.peer.map(|peer| peer.to_string());
     facts.push(match review.on_site {
-        Some(true) => fact(FactState::Verified, format!("On the network of {}", review.site), peer),
-        Some(false) => fact(FactState::Failed, format!("Not on the network of {}", review.site), peer),
+        Some(true) => fact(FactState::Verified, tf("On the network of {0}", &[&review.site]), peer),
+        Some(false) => fact(FactState::Failed, tf("Not on the network of {0}", &[&review.site]), peer),
         None => fact(
             FactState::Neutral,
-            format!("Seen from this address; nobody has said which networks {} has", review.site),
+            tf("Seen from this address; nobody has said which networks {0} has", &[&review.site]),
             peer,
         ),
     });
     if !review.device.facts.room.is_empty() {
-        facts.push(fact(FactState::Neutral, format!("Registered for room {}", review.device.facts.room), None));
+        facts.push(fact(FactState::Neutral, tf("Registered for room {0}", &[&review.device.facts.room]), None));
     }
-    facts.push(fact(FactState::Time, format!("Asked {}", when(review.grant.created_at, now).relative), None));
+    let asked = when(review.grant.created_at, now).relative;
+    facts.push(fact(FactState::Time, tf("Asked {0}", &[&asked]), None));
     facts
 }
 
@@ -170,18 +179,21 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form:
     let needs_number = review.as_ref().is_none_or(|review| review.kind.confirmation_number);
     let device = review.map(|review| review.device);
     let outcome = edge.broker().decide(&caller, id, decision, &form.field("shown"), &form.field("number")).await;
-    let retry = |line: &str| vec![line.to_owned()];
     match outcome {
         Ok(Decided::Done) => done(&edge, &form.signed_in, device, decision).await,
-        Ok(Decided::WrongNumber(0)) if needs_number => over("That was the third wrong number. The sign-in was denied."),
-        Ok(Decided::WrongNumber(0)) => over("The device was not on its site's network. The sign-in was denied."),
+        Ok(Decided::WrongNumber(0)) if needs_number => {
+            over(&t("That was the third wrong number. The sign-in was denied."))
+        }
+        Ok(Decided::WrongNumber(0)) => over(&t("The device was not on its site's network. The sign-in was denied.")),
         Ok(Decided::WrongNumber(left)) => {
             let line = if needs_number {
-                format!("That is not the number that the device shows. Tries left: {left}.")
+                tf("That is not the number that the device shows. Tries left: {0}.", &[&left.to_string()])
             } else {
-                "This device is not known to be on its site's network, and it shows no number; so it can't be approved. Deny it.".into()
+                t(
+                    "This device is not known to be on its site's network, and it shows no number; so it can't be approved. Deny it.",
+                )
             };
-            render(&edge, &form.signed_in, id, &user_code, retry(&line)).await
+            render(&edge, &form.signed_in, id, &user_code, vec![line]).await
         }
         Ok(Decided::Outdated) => {
             render(
@@ -189,19 +201,19 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form:
                 &form.signed_in,
                 id,
                 &user_code,
-                retry("Something has changed since you opened this page. Look again."),
+                vec![t("Something has changed since you opened this page. Look again.")],
             )
             .await
         }
-        Ok(Decided::Over) => over("This sign-in is over, or was opened by somebody else."),
+        Ok(Decided::Over) => over(&t("This sign-in is over, or was opened by somebody else.")),
         Err(error) => not_done(error),
     }
 }
 
 fn over(line: &str) -> Response {
     let lines =
-        vec![line.to_owned(), "Nobody was signed in by this. If the device still wants to, start again on it.".into()];
-    message(StatusCode::CONFLICT, "Not approved", lines, Some(("/", "Overview")))
+        vec![line.to_owned(), t("Nobody was signed in by this. If the device still wants to, start again on it.")];
+    message(StatusCode::CONFLICT, &t("Not approved"), lines, Some(("/", &t("Overview"))))
 }
 
 async fn done(
@@ -213,35 +225,35 @@ async fn done(
     let (outcome, title, lines) = match decision {
         Decision::Approve => (
             "approved",
-            "Approved",
+            t("Approved"),
             vec![
-                "The device signs in within a few seconds.",
-                "If it was not you who stands in front of it: suspend it now.",
+                t("The device signs in within a few seconds."),
+                t("If it was not you who stands in front of it: suspend it now."),
             ],
         ),
         Decision::Deny => (
             "denied",
-            "Denied",
+            t("Denied"),
             vec![
-                "The device was told no and shows it.",
-                "Nothing is lost: to sign in after all, start again on the device.",
+                t("The device was told no and shows it."),
+                t("Nothing is lost: to sign in after all, start again on the device."),
             ],
         ),
         Decision::Report => (
             "reported",
-            "Reported",
+            t("Reported"),
             vec![
-                "The sign-in was denied, and your report is in the audit log for the security team.",
-                "Whoever sent you here may try again. Don't type codes from messages or calls.",
+                t("The sign-in was denied, and your report is in the audit log for the security team."),
+                t("Whoever sent you here may try again. Don't type codes from messages or calls."),
             ],
         ),
     };
     let done = ApproveDonePage {
-        chrome: quiet(edge, signed_in, title).await,
+        chrome: quiet(edge, signed_in, &title).await,
         outcome: outcome.into(),
         device_name: device.as_ref().map_or_else(String::new, |device| device.facts.name.clone()),
         device_id: device.as_ref().map_or_else(String::new, |device| device.id.to_string()),
-        message: lines.into_iter().map(str::to_owned).collect(),
+        message: lines,
         by: signed_in.session.operator.name.clone(),
     };
     page(StatusCode::OK, &done)
@@ -252,10 +264,10 @@ pub async fn report(State(edge): State<Edge>, form: PageForm) -> Response {
     match edge.broker().report_foreign_code(&form.signed_in.caller()).await {
         Ok(()) => {
             let lines = vec![
-                "Thank you. Your report is in the audit log for the security team.".into(),
-                "If you have typed that code anywhere, tell them at once: they can sign the attacker out.".into(),
+                t("Thank you. Your report is in the audit log for the security team."),
+                t("If you have typed that code anywhere, tell them at once: they can sign the attacker out."),
             ];
-            message(StatusCode::OK, "Reported", lines, Some(("/", "Overview")))
+            message(StatusCode::OK, &t("Reported"), lines, Some(("/", &t("Overview"))))
         }
         Err(error) => not_done(error),
     }

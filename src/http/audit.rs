@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::http::Edge;
 use crate::http::extract::{PageQuery, SignedIn};
+use crate::http::lang::t;
 use crate::http::present::{chrome, page, sentence, unavailable, when, who};
 use crate::http::views::{AuditPage, AuditRow};
 use crate::store::AuditQuery;
@@ -51,6 +52,11 @@ pub async fn list(
         .collect();
     page(
         StatusCode::OK,
-        &AuditPage { chrome: chrome(&edge, &signed_in.session, "Audit", "audit").await, rows, older, verified: None },
+        &AuditPage {
+            chrome: chrome(&edge, &signed_in.session, &t("Audit"), "audit").await,
+            rows,
+            older,
+            verified: None,
+        },
     )
 }

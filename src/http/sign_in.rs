@@ -9,6 +9,7 @@ use crate::http::Edge;
 use crate::http::extract::{
     PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, set_cookie,
 };
+use crate::http::lang::t;
 use crate::http::present::{bare_chrome, page, refused_form, unavailable};
 use crate::http::views::SignInPage;
 use crate::oauth::form::Form;
@@ -30,11 +31,11 @@ pub async fn show(State(edge): State<Edge>, PageQuery(Link { token }): PageQuery
     };
     let problem = (token.is_some() && owner.is_none()).then(spent);
     let token = token.filter(|_| owner.is_some());
-    render(SignInPage { chrome: bare_chrome("Sign in"), token, name: owner.map(|owner| owner.name), problem })
+    render(SignInPage { chrome: bare_chrome(&t("Sign in")), token, name: owner.map(|owner| owner.name), problem })
 }
 
 fn spent() -> String {
-    "This link was used before, or is older than 10 minutes. Ask for a new one.".into()
+    t("This link was used before, or is older than 10 minutes. Ask for a new one.")
 }
 
 fn render(sign_in: SignInPage) -> Response {
@@ -64,7 +65,7 @@ pub async fn sign_in(
             response
         }
         Ok(None) => {
-            render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()) })
+            render(SignInPage { chrome: bare_chrome(&t("Sign in")), token: None, name: None, problem: Some(spent()) })
         }
         Err(error) => unavailable(&error),
     }

@@ -82,6 +82,19 @@ pub enum PairingRefusal {
 }
 
 impl PairingRefusal {
+    /// All of them, for tables.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownDevice,
+        Self::DeviceNotExpected,
+        Self::WrongSerial,
+        Self::WindowClosed,
+        Self::NotVouched,
+        Self::DeadKey,
+        Self::KeyOfAnotherDevice,
+        Self::Replayed,
+        Self::TooMany,
+    ];
+
     /// In words, for the audit log.
     pub const fn words(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ mod crash;
 mod device_authorization;
 mod device_code;
 mod dpop;
+mod languages;
 mod listener;
 mod mtls;
 mod openapi;

@@ -40,8 +40,8 @@ function paused(yes) {
   if (!yes) return;
   const link = document.createElement("a");
   link.href = location.href;
-  link.textContent = "reload";
-  line.append("Live updates paused – ", link);
+  link.textContent = line.dataset.reload;
+  line.append(line.dataset.paused, " – ", link);
 }
 
 function replace(old, fresh) {

@@ -39,7 +39,13 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
             code: "de",
             name: "Deutsch",
             plural,
-            texts: Texts::parse(&[include_str!("de/frame.po"), include_str!("de/setup.po")]),
+            texts: Texts::parse(&[
+                include_str!("de/audit.po"),
+                include_str!("de/broker.po"),
+                include_str!("de/frame.po"),
+                include_str!("de/setup.po"),
+                include_str!("de/sign_ins.po"),
+            ]),
         },
     ]
 });
@@ -155,17 +161,21 @@ pub fn said(line: &str) -> String {
     line.to_owned()
 }
 
-/// Puts values into holes. In one pass: a value with `{1}` in it is text like any other.
+/// Puts values into holes. In one pass: a value with `{1}` in it is text like any other. A value is what it is, in every language; only where a translation
+/// says `{0|t}`, it is a line of ours itself (a state, a role) and translated as well.
 fn fill(text: String, values: &[&str]) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
-        let value =
-            after.split_once('}').and_then(|(hole, after)| Some((*values.get(hole.parse::<usize>().ok()?)?, after)));
+        let value = after.split_once('}').and_then(|(hole, after)| {
+            let number = hole.strip_suffix("|t").unwrap_or(hole);
+            let value = *values.get(number.parse::<usize>().ok()?)?;
+            Some((if number == hole { value.to_owned() } else { said(value) }, after))
+        });
         match value {
             Some((value, after)) => {
-                filled.push_str(value);
+                filled.push_str(&value);
                 rest = after;
             }
             None => {

@@ -33,6 +33,7 @@ use tokio::sync::watch;
 pub mod child;
 pub mod chromium;
 pub mod maker;
+pub mod marked;
 pub mod pebble;
 pub mod probe;
 pub mod visitor;
