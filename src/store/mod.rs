@@ -18,6 +18,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod passkeys;
 mod sessions;
 pub mod sqlite;
 
@@ -26,6 +27,7 @@ pub use devices::*;
 pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
+pub use passkeys::*;
 pub use sessions::*;
 
 /// The store could not do it; nothing was changed.
@@ -43,8 +45,14 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + AuditStore> Store for S {}
+pub trait Store:
+    DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + PasskeyStore + AuditStore
+{
+}
+impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + PasskeyStore + AuditStore> Store
+    for S
+{
+}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///
