@@ -69,6 +69,14 @@ impl Broker {
         self.store.passkeys_of(session.operator.id).await
     }
 
+    /// Came the person by a one-time link, although there could be a passkey?
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn lacks_passkey(&self, session: &Session) -> Result<bool, StoreError> {
+        Ok(self.has_passkeys() && session.method == SignInMethod::Link && self.passkeys(session).await?.is_empty())
+    }
+
     /// Begins to add a passkey of this name.
     ///
     /// # Errors
