@@ -225,7 +225,7 @@ impl Broker {
             Ok(_) => Ok(None),
             Err(error) => {
                 if matches!(error, WebauthnError::CredentialPossibleCompromise) {
-                    let detail = format!("passkey '{}'", passkey.name);
+                    let detail = format!("passkey '{}' of {}", passkey.name, passkey.owner);
                     self.note_bounded(Event::PasskeyCloned, None, &detail, &self.context_of(browser)).await;
                 }
                 Ok(None)

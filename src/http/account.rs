@@ -143,9 +143,8 @@ fn method_words(method: SignInMethod) -> String {
 
 /// A browser as people call it, by its own word: nothing is decided by it.
 fn browser_name(agent: &str) -> String {
-    let first = |words: &[(&str, &'static str)]| {
-        words.iter().find(|(word, _)| agent.contains(word)).map(|(_, name)| *name)
-    };
+    let first =
+        |words: &[(&str, &'static str)]| words.iter().find(|(word, _)| agent.contains(word)).map(|(_, name)| *name);
     // Each names those that it wants to be taken for, so the order matters.
     let browser = first(&[
         ("Firefox/", "Firefox"),

@@ -10,11 +10,11 @@ use crate::broker::people::Browser;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
 use crate::http::extract::{
-    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SignedIn, SmallBody, cookie, is_form, is_own_path, is_return_path, session_cookie,
-    set_cookie,
+    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SignedIn, SmallBody, cookie, is_form, is_own_path,
+    is_return_path, session_cookie, set_cookie,
 };
-use crate::http::present::{bare_chrome, chrome, page, refused_form, unavailable};
 use crate::http::lang::{filters, t};
+use crate::http::present::{bare_chrome, chrome, page, refused_form, unavailable};
 use crate::http::views::{Chrome, SignInPage};
 use crate::oauth::form::Form;
 
@@ -79,9 +79,7 @@ pub async fn sign_in(
             set_cookie(&mut response, &format!("{RETURN_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
             response
         }
-        Ok(None) => {
-            render(SignInPage { problem: Some(spent()), ..blank(&edge) })
-        }
+        Ok(None) => render(SignInPage { problem: Some(spent()), ..blank(&edge) }),
         Err(error) => unavailable(&error),
     }
 }

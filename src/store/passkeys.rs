@@ -17,6 +17,8 @@ pub struct Passkey {
     pub credential: Vec<u8>,
     /// Whose.
     pub operator: OperatorId,
+    /// That person's name.
+    pub owner: String,
     /// What its owner calls it.
     pub name: String,
     /// Public key, counter and flags: JSON, as the library writes them.

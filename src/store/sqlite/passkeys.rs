@@ -10,7 +10,7 @@ use crate::id::OperatorId;
 use crate::model::audit::{Context, Event};
 use crate::store::{MAX_PASSKEYS, NewPasskey, NewSession, Passkey, PasskeyStore, Result};
 
-const PASSKEY: &str = "p.credential, p.operator, p.name, p.data, p.added_at, p.used_at";
+const PASSKEY: &str = "SELECT p.credential, p.operator, p.name, p.data, p.added_at, p.used_at, o.name FROM passkeys p JOIN operators o ON o.id = p.operator";
 
 fn passkey(row: &Row<'_>) -> rusqlite::Result<Passkey> {
     Ok(Passkey {
@@ -19,6 +19,7 @@ fn passkey(row: &Row<'_>) -> rusqlite::Result<Passkey> {
         name: row.get(2)?,
         data: row.get(3)?,
         added_at: Timestamp::from_millis(row.get(4)?),
+        owner: row.get(6)?,
         used_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
     })
 }
@@ -63,14 +64,12 @@ impl PasskeyStore for SqliteStore {
     }
 
     async fn passkeys_of(&self, operator: OperatorId) -> Result<Vec<Passkey>> {
-        let sql = format!("SELECT {PASSKEY} FROM passkeys p WHERE p.operator = ? ORDER BY p.added_at, p.credential");
+        let sql = format!("{PASSKEY} WHERE p.operator = ? ORDER BY p.added_at, p.credential");
         self.read(|connection| all(connection, &sql, [operator.0], passkey))
     }
 
     async fn passkey(&self, credential: &[u8]) -> Result<Option<Passkey>> {
-        let sql = format!(
-            "SELECT {PASSKEY} FROM passkeys p JOIN operators o ON o.id = p.operator WHERE p.credential = ? AND o.disabled_at IS NULL"
-        );
+        let sql = format!("{PASSKEY} WHERE p.credential = ? AND o.disabled_at IS NULL");
         self.read(|connection| first(connection, &sql, [credential], passkey))
     }
 
