@@ -18,10 +18,8 @@ ALTER TABLE operator_roles_by_site RENAME TO operator_roles;
 -- Who a person is at the organisation's identity provider: issuer and subject (Entra: tid and oid), never an e-mail address (A-048).
 ALTER TABLE operators ADD COLUMN sso_issuer TEXT;
 ALTER TABLE operators ADD COLUMN sso_subject TEXT;
-ALTER TABLE operators ADD COLUMN passkey_handle BLOB;                     -- 16 random bytes: the user handle of WebAuthn
 ALTER TABLE operators ADD COLUMN signed_out_at INTEGER;                   -- everywhere: approvals before it are void (A-047)
 CREATE UNIQUE INDEX operators_by_sso ON operators (sso_issuer, sso_subject) WHERE sso_subject IS NOT NULL;
-CREATE UNIQUE INDEX operators_by_passkey_handle ON operators (passkey_handle) WHERE passkey_handle IS NOT NULL;
 
 CREATE TABLE passkeys (
     credential BLOB PRIMARY KEY,               -- WebAuthn credential id
@@ -40,6 +38,7 @@ CREATE TABLE ceremonies (
     state      TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX ceremonies_by_expiry ON ceremonies (expires_at);
 
 ALTER TABLE sessions ADD COLUMN started_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN fresh_at INTEGER NOT NULL DEFAULT 0;      -- when the person last proved who it is

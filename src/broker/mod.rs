@@ -10,6 +10,7 @@
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
 //! | [`people`] | operators, sign-in links, sessions |
+//! | [`passkeys`] | add, use and remove passkeys |
 //! | [`setup`] | the first run, and the risk assessment that it writes |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
@@ -30,7 +31,7 @@ use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
-use crate::secret::{MacKey, MasterKey, Random};
+use crate::secret::{Bytes32, MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
@@ -38,6 +39,7 @@ pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
 pub mod pairing;
+pub mod passkeys;
 pub mod people;
 pub mod refusals;
 pub mod registry;
@@ -117,6 +119,9 @@ pub struct Broker {
     user_code_key: MacKey,
     refresh_key: MacKey,
     csrf_key: MacKey,
+    passkey_key: MacKey,
+    /// Without it, passkeys can't work at this address.
+    webauthn: Option<webauthn_rs::Webauthn>,
     shown_key: MacKey,
     pacer: pacing::Pacer,
     refusals: refusals::Refusals,
@@ -195,6 +200,8 @@ pub struct Caller {
     pub operator: Option<OperatorId>,
     /// When that person last proved who it is.
     pub proved_at: Option<Timestamp>,
+    /// Hash of that person's session.
+    pub session: Option<Bytes32>,
     /// Address.
     pub peer: Option<IpAddr>,
 }
@@ -203,7 +210,7 @@ impl Caller {
     /// Whoever has a shell on this machine.
     pub fn command_line() -> Self {
         let rights = Rights::everywhere(Role::Admin);
-        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, peer: None }
+        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, session: None, peer: None }
     }
 
     /// Which sites the caller may know of.
@@ -274,6 +281,8 @@ impl Broker {
             user_code_key: master.mac_key("user code"),
             refresh_key: master.mac_key("refresh token"),
             csrf_key: master.mac_key("csrf token"),
+            passkey_key: master.mac_key("passkey user handle"),
+            webauthn: passkeys::webauthn(&issuer),
             shown_key: master.mac_key("shown on the approve page"),
             pacer: pacing::Pacer::default(),
             refusals: refusals::Refusals::default(),

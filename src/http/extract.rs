@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
-use crate::broker::people::Session;
+use crate::broker::people::{Browser, Session};
 use crate::http::{Edge, present};
 use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
@@ -108,6 +108,17 @@ async fn read_body(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
     }
 }
 
+impl FromRequestParts<Edge> for Browser {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Self::Rejection> {
+        let Peer(peer) = Peer::from_request_parts(parts, edge).await?;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let session = cookie(&parts.headers, SESSION_COOKIE).map(str::to_owned);
+        Ok(Self { peer, agent: agent.to_owned(), session })
+    }
+}
+
 /// A signed-in operator. Everybody else is sent to sign in.
 pub struct SignedIn {
     /// The session.
@@ -162,6 +173,17 @@ pub fn is_return_path(path: &str) -> bool {
     // No dots: a browser would resolve dot segments, and arrive somewhere else.
     let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_".contains(&byte));
     is_plain && path.len() <= 256 && (path.starts_with("/approve?user_code=") || path.starts_with("/pair/"))
+}
+
+/// A path on this host and nothing else (R-9700-02).
+pub fn is_own_path(path: &str) -> bool {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.~%+".contains(&byte));
+    is_plain && path.len() <= 512 && path.starts_with('/') && !path.contains("//") && !path.contains("..")
+}
+
+/// A session's cookie, as [`set_cookie`] takes it.
+pub fn session_cookie(id: &str) -> String {
+    format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax")
 }
 
 /// A cookie's value.
@@ -304,6 +326,18 @@ mod tests {
             "/approve?user_code=<script>",
         ] {
             assert!(!is_return_path(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_own_paths_are_returned_to() {
+        for good in ["/", "/devices?q=lobby+printer&page=2", "/pair/AAAA?key=b-_C", "/devices?q=%C3%A9"] {
+            assert!(is_own_path(good), "{good}");
+        }
+        for bad in
+            ["//evil.example", "https://evil.example", "/\\evil.example", "/a//b", "/../x", "", "/x\r\nSet-Cookie:a"]
+        {
+            assert!(!is_own_path(bad), "{bad}");
         }
     }
 

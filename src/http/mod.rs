@@ -5,7 +5,8 @@
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
-//! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
+//! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
+//! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -25,6 +26,7 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::http::places::Places;
 
+pub mod account;
 pub mod approve;
 pub mod assets;
 pub mod audit;
@@ -35,6 +37,7 @@ pub mod extract;
 pub mod lang;
 pub mod overview;
 pub mod pair;
+pub mod passkeys;
 pub mod places;
 pub mod present;
 pub mod qr;
@@ -130,7 +133,13 @@ pub fn router(edge: Edge) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/again", get(sign_in::again))
+        .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))
+        .route("/sign-in/passkey/finish", post(passkeys::finish_sign_in))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/account", get(account::show).post(account::act))
+        .route("/account/passkeys/begin", post(passkeys::begin_adding))
+        .route("/account/passkeys/finish", post(passkeys::finish_adding))
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}", get(devices::show).post(devices::act))
         .route("/pair", get(pair::list).post(pair::window))

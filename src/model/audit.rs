@@ -95,8 +95,13 @@ events! {
     OperatorDisabled "operator.disabled" Info "operator disabled";
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
+    PasskeyAdded "passkey.added" Info "passkey added";
+    PasskeyRemoved "passkey.removed" Info "passkey removed";
+    PasskeyRefused "passkey.refused" Refusal "a passkey was refused";
+    PasskeyCloned "passkey.cloned" Alert "a passkey counted backwards: was it copied? it was refused";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
+    SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
     SigningKeyRotated "signing_key.rotated" Info "signing key rotated; the former one still verifies for a while";
     SigningKeyReplaced "signing_key.replaced" Alert "signing key replaced in an emergency; what was signed before is void";

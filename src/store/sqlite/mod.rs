@@ -20,6 +20,8 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod passkeys;
+mod sessions;
 mod setup;
 mod signing_keys;
 mod writer;
