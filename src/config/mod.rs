@@ -18,9 +18,12 @@ use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
 mod policy;
+mod sso;
 mod transport;
 
 use policy::{KindPatch, ResourceTable, resource};
+pub use sso::{GroupRole, Hidden, Sso, is_loopback};
+use sso::{SsoTable, sso};
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -62,6 +65,8 @@ pub struct Config {
     pub attestation_roots: Vec<PathBuf>,
     /// How old a signing key gets before it is rotated.
     pub signing_key_lifetime: Duration,
+    /// The organisation's OpenID provider.
+    pub sso: Option<Sso>,
 }
 
 impl Default for Config {
@@ -79,6 +84,7 @@ impl Default for Config {
             resources: Vec::new(),
             attestation_roots: Vec::new(),
             signing_key_lifetime: days(90),
+            sso: None,
         }
     }
 }
@@ -94,6 +100,7 @@ struct File {
     client_cert_header: Option<bool>,
     log: Option<String>,
     signing_key_lifetime: Option<u64>,
+    sso: Option<SsoTable>,
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
@@ -142,6 +149,10 @@ impl Config {
                 "PAIRGATE_LOG" => file.log = Some(value),
                 "PAIRGATE_TLS_CERTIFICATE" => file.tls.certificate = Some(PathBuf::from(value)),
                 "PAIRGATE_TLS_KEY" => file.tls.key = Some(PathBuf::from(value)),
+                "PAIRGATE_SSO_CLIENT_SECRET" => match &mut file.sso {
+                    Some(table) => table.set_secret(value),
+                    None => return Err(ConfigError("PAIRGATE_SSO_CLIENT_SECRET needs a section [sso]".into())),
+                },
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
                 "PAIRGATE_CONFIG" => {}
                 _ => {
@@ -178,6 +189,7 @@ impl Config {
             );
         }
         config.attestation_roots = file.attestation_roots;
+        config.sso = file.sso.map(sso).transpose()?;
         for (id, patch) in file.kinds {
             config.apply_kind(&id, patch)?;
         }
