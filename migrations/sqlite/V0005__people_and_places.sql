@@ -40,6 +40,7 @@ CREATE TABLE ceremonies (
     state      TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX ceremonies_by_expiry ON ceremonies (expires_at);
 
 ALTER TABLE sessions ADD COLUMN started_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN fresh_at INTEGER NOT NULL DEFAULT 0;      -- when the person last proved who it is

@@ -28,7 +28,7 @@ use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
-use crate::secret::{MacKey, MasterKey, Random};
+use crate::secret::{Bytes32, MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
@@ -188,6 +188,8 @@ pub struct Caller {
     pub operator: Option<OperatorId>,
     /// When that person last proved who it is.
     pub proved_at: Option<Timestamp>,
+    /// Hash of that person's session.
+    pub session: Option<Bytes32>,
     /// Address.
     pub peer: Option<IpAddr>,
 }
@@ -196,7 +198,7 @@ impl Caller {
     /// Whoever has a shell on this machine.
     pub fn command_line() -> Self {
         let rights = Rights::everywhere(Role::Admin);
-        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, peer: None }
+        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, session: None, peer: None }
     }
 
     /// Which sites the caller may know of.

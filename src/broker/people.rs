@@ -4,14 +4,18 @@ use crate::broker::{Broker, Caller, UseCaseError};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event, one_line};
-use crate::model::operator::{EVERYWHERE, FRESH, LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE};
+use crate::model::operator::{EVERYWHERE, FRESH, LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE, SignInMethod};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
-use crate::store::{LiveSession, StoreError};
+use crate::store::{LiveSession, NewSession, StoreError};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// A session is written as used at most this often.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// A ceremony must end after this long.
+const CEREMONY: Duration = Duration::from_secs(5 * 60);
+/// So much is kept of what a browser says of itself.
+const AGENT_LENGTH: usize = 120;
 
 /// A live session.
 #[derive(Clone, Debug)]
@@ -32,8 +36,17 @@ impl Session {
             rights: self.operator.rights.clone(),
             operator: Some(self.operator.id),
             proved_at: Some(self.fresh_at),
+            session: Some(self.hash),
             peer,
         }
+    }
+}
+
+/// A ceremony is found by the cookie and the session together: what one session began, no other can end.
+fn ceremony(id: &Bytes32, session: Option<&Session>) -> Bytes32 {
+    match session {
+        Some(session) => sha256(&[id, &session.hash]),
+        None => sha256(&[id]),
     }
 }
 
@@ -159,16 +172,93 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn sign_in(&self, token: &str, peer: Option<IpAddr>) -> Result<Option<String>, UseCaseError> {
+    pub async fn sign_in(
+        &self,
+        token: &str,
+        agent: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Option<String>, UseCaseError> {
         let Some(token) = bytes32_from_b64u(token) else { return Ok(None) };
-        let id = self.random.bytes32()?;
+        let (id, session) = self.new_session(SignInMethod::Link, agent)?;
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        let ends_at = context.now.plus(SESSION_ABSOLUTE);
-        let operator = self.store.use_link(&sha256(&[&token]), &sha256(&[&id]), ends_at, &context).await?;
+        let operator = self.store.use_link(&sha256(&[&token]), &session, &context).await?;
         if operator.is_none() {
             self.note_refusal(Event::LinkRefused, None, "", peer).await;
         }
-        Ok(operator.map(|_| b64u(&id)))
+        Ok(operator.map(|_| id))
+    }
+
+    /// Opens a session for a person who proved by `method` who it is; its id for the cookie. `None` if the person is disabled.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn open_session(
+        &self,
+        operator: OperatorId,
+        method: SignInMethod,
+        agent: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Option<String>, UseCaseError> {
+        let (id, session) = self.new_session(method, agent)?;
+        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
+        Ok(self.store.open_session(operator, &session, &context).await?.map(|_| id))
+    }
+
+    /// The person of this session proved anew who it is: it is fresh, and has another id from now on (for the cookie). `None` if it ended meanwhile, or
+    /// if it was another person who proved it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn refresh_session(
+        &self,
+        session: &Session,
+        operator: OperatorId,
+        method: SignInMethod,
+        peer: Option<IpAddr>,
+    ) -> Result<Option<String>, UseCaseError> {
+        let id = self.random.bytes32()?;
+        let context = self.context(&session.caller(peer));
+        let is_fresh = self.store.refresh_session(&session.hash, operator, &sha256(&[&id]), method, &context).await?;
+        Ok(is_fresh.then(|| b64u(&id)))
+    }
+
+    pub(super) fn new_session(&self, method: SignInMethod, agent: &str) -> Result<(String, NewSession), UseCaseError> {
+        let id = self.random.bytes32()?;
+        let agent = one_line(agent).chars().take(AGENT_LENGTH).collect();
+        let ends_at = self.now().plus(SESSION_ABSOLUTE);
+        Ok((b64u(&id), NewSession { hash: sha256(&[&id]), method, agent, ends_at }))
+    }
+
+    /// Begins what a browser ends with its next request: the value of a cookie that only this browser gets. With a session, only that session can end it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn start_ceremony(
+        &self,
+        purpose: &str,
+        session: Option<&Session>,
+        state: &str,
+    ) -> Result<String, UseCaseError> {
+        let id = self.random.bytes32()?;
+        let now = self.now();
+        self.store.start_ceremony(&ceremony(&id, session), purpose, state, now.plus(CEREMONY), now).await?;
+        Ok(b64u(&id))
+    }
+
+    /// The state of a ceremony, once.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn take_ceremony(
+        &self,
+        purpose: &str,
+        session: Option<&Session>,
+        cookie: &str,
+    ) -> Result<Option<String>, StoreError> {
+        match bytes32_from_b64u(cookie) {
+            Some(id) => self.store.take_ceremony(&ceremony(&id, session), purpose, self.now()).await,
+            None => Ok(None),
+        }
     }
 
     /// The session of a cookie, if it lives.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::http::Edge;
 use crate::http::extract::{
-    PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, set_cookie,
+    PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, agent, cookie, is_form, is_return_path,
+    session_cookie, set_cookie,
 };
 use crate::http::present::{bare_chrome, page, refused_form, unavailable};
 use crate::http::views::SignInPage;
@@ -55,11 +56,11 @@ pub async fn sign_in(
     };
     let form = Form::parse(&body);
     let (Ok(form), true) = (form, is_form(&headers)) else { return refused_form() };
-    match edge.broker().sign_in(form.get("token").unwrap_or_default(), peer).await {
+    match edge.broker().sign_in(form.get("token").unwrap_or_default(), agent(&headers), peer).await {
         Ok(Some(id)) => {
             let to = cookie(&headers, RETURN_COOKIE).filter(|path| is_return_path(path)).unwrap_or("/");
             let mut response = Redirect::to(to).into_response();
-            set_cookie(&mut response, &format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax"));
+            set_cookie(&mut response, &session_cookie(&id));
             set_cookie(&mut response, &format!("{RETURN_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
             response
         }

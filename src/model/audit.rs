@@ -96,7 +96,9 @@ events! {
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
     SignedIn "operator.signed_in" Info "operator signed in";
+    SignedInAgain "operator.signed_in_again" Info "operator signed in once more";
     SignedOut "operator.signed_out" Info "operator signed out";
+    SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
     SigningKeyRotated "signing_key.rotated" Info "signing key rotated; the former one still verifies for a while";
     SigningKeyReplaced "signing_key.replaced" Alert "signing key replaced in an emergency; what was signed before is void";

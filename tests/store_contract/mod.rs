@@ -15,12 +15,12 @@ use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use pairgate::model::audit::{Actor, Context, Record};
 use pairgate::model::device::{Device, DeviceFacts, KeyAssurance};
 use pairgate::model::kind::RefreshPolicy;
-use pairgate::model::operator::{Reach, Role};
+use pairgate::model::operator::{Reach, Role, SESSION_ABSOLUTE, SignInMethod};
 use pairgate::model::pairing::Says;
 use pairgate::oauth::scope::Scope;
 use pairgate::secret::{Bytes32, Random, sha256};
 use pairgate::store::{
-    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, Redemption, Store, WindowSubject,
+    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, NewSession, Redemption, Store, WindowSubject,
 };
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod sessions;
 mod sqlite;
 
 /// How each backend is opened.
@@ -95,6 +96,12 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
         request_hash: Random::system().bytes32().unwrap(),
         expires_at: at(600),
     }
+}
+
+/// A session with this hash, by a link, of full length.
+pub fn session_of(hash: &Bytes32) -> NewSession {
+    let ends_at = at(0).plus(SESSION_ABSOLUTE);
+    NewSession { hash: *hash, method: SignInMethod::Link, agent: "a browser".into(), ends_at }
 }
 
 /// A code of this name for a device with a key.
@@ -361,6 +368,14 @@ macro_rules! contract {
                     of_many_who_disable_at_once_one_did
                     guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
                     guesses_at_once_are_all_counted
+                }
+                sessions {
+                    a_session_is_opened_for_whoever_may_and_listed
+                    a_refreshed_session_has_another_id_once
+                    signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047
+                    a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time
+                    of_many_who_take_a_ceremony_at_once_one_did
+                    ceremonies_are_bounded_a_091
                 }
                 audit {
                     records_are_listed_both_ways_and_filtered

@@ -246,7 +246,14 @@ fn redeem(
         Some(by) => operators::rights_of(connection, by)?,
         None => None,
     };
-    if !rights.and_then(|rights| rights.role_at(&site)).is_some_and(Role::may_approve) {
+    // Whoever signed out everywhere thinks that somebody else may have been at it: what was approved until then is nobody's word.
+    let is_void = first(
+        connection,
+        "SELECT 1 FROM grants g JOIN operators o ON o.id = g.decided_by WHERE g.id = ? AND g.decided_at <= o.signed_out_at",
+        [id.0],
+        |_| Ok(()),
+    )?;
+    if is_void.is_some() || !rights.and_then(|rights| rights.role_at(&site)).is_some_and(Role::may_approve) {
         change(connection, "UPDATE grants SET state = 'denied' WHERE id = ? AND state = 'approved'", [id.0])?;
         append(
             connection,
