@@ -10,6 +10,8 @@
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
 //! | [`people`] | operators, sign-in links, sessions |
+//! | [`administration`] | what administrators see of other people, and do to them |
+//! | [`sso`] | signing in at the organisation's identity provider |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::Sso;
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
@@ -29,9 +32,12 @@ use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{Bytes32, MacKey, MasterKey, Random};
+use crate::upstream::UpstreamError;
+use crate::upstream::oidc::Provider;
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
+pub mod administration;
 pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
@@ -40,6 +46,7 @@ pub mod people;
 pub mod refusals;
 pub mod registry;
 pub mod signing;
+pub mod sso;
 pub mod token;
 pub mod wake;
 
@@ -77,6 +84,8 @@ pub struct Policy {
     pub signing_key_lifetime: Duration,
     /// The certificate that devices pin, if the server's is by our own authority.
     pub ca_pem: Option<String>,
+    /// The organisation's OpenID provider, with its files read.
+    pub sso: Option<Sso>,
 }
 
 impl Default for Policy {
@@ -90,6 +99,7 @@ impl Default for Policy {
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
             signing_key_lifetime: Duration::from_secs(90 * 86_400),
             ca_pem: None,
+            sso: None,
         }
     }
 }
@@ -103,6 +113,7 @@ pub struct Broker {
     kinds: Vec<Kind>,
     resources: Vec<Resource>,
     ca_pem: Option<String>,
+    sso: Option<Provider>,
     attestation_roots: Roots,
     signing: signing::SigningKeys,
     signing_key_lifetime: Duration,
@@ -162,6 +173,9 @@ pub enum OpenError {
     /// The signing keys can't be read: the master key is not the one of this database, for example.
     #[error(transparent)]
     Signing(#[from] signing::SigningError),
+    /// The organisation's OpenID provider can't be asked as configured.
+    #[error("[sso]: {0}")]
+    Sso(#[from] UpstreamError),
     /// The clock is far behind what is recorded.
     #[error(
         "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start once with: pairgate serve --accept-clock"
@@ -242,6 +256,7 @@ impl Broker {
             signing_algorithms,
             signing_key_lifetime,
             ca_pem,
+            sso,
         } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
@@ -261,6 +276,8 @@ impl Broker {
         let mut algorithms = signing_algorithms;
         algorithms.extend(resources.iter().map(|resource| resource.signing_algorithm));
         let endpoints = Endpoints::new(&issuer, mtls_url.as_ref());
+        let callback = format!("{}{}", endpoints.issuer, sso::CALLBACK);
+        let sso = sso.map(|settings| Provider::new(settings, callback)).transpose()?;
         let certified = kinds.iter().filter(|kind| kind.certified).map(|kind| kind.id.clone()).collect();
         Ok(Self {
             authenticator: Authenticator::new(&random, &endpoints.issuer, client_trust, certified)?,
@@ -282,6 +299,7 @@ impl Broker {
             kinds,
             resources,
             ca_pem,
+            sso,
             attestation_roots,
         })
     }

@@ -93,8 +93,11 @@ events! {
     OperatorAdded "operator.added" Info "operator added";
     RoleChanged "operator.role" Info "an operator's role was changed";
     OperatorDisabled "operator.disabled" Info "operator disabled";
+    OperatorEnabled "operator.enabled" Info "operator enabled again";
+    PasskeysRemoved "operator.passkeys_removed" Info "all passkeys of an operator were removed";
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
+    SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedInAgain "operator.signed_in_again" Info "operator signed in once more";
     SignedOut "operator.signed_out" Info "operator signed out";

@@ -18,6 +18,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod people;
 mod sessions;
 pub mod sqlite;
 
@@ -26,6 +27,7 @@ pub use devices::*;
 pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
+pub use people::*;
 pub use sessions::*;
 
 /// The store could not do it; nothing was changed.
@@ -43,8 +45,8 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + AuditStore> Store for S {}
+pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + AuditStore {}
+impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + AuditStore> Store for S {}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

@@ -20,6 +20,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod people;
 mod sessions;
 mod signing_keys;
 mod writer;
