@@ -42,6 +42,17 @@ impl Session {
     }
 }
 
+/// A browser in front of which nobody has proved yet who it is.
+#[derive(Clone, Debug, Default)]
+pub struct Browser {
+    /// Address.
+    pub peer: Option<IpAddr>,
+    /// What it says it is.
+    pub agent: String,
+    /// The cookie of the session that it has, if any; alive or not.
+    pub session: Option<String>,
+}
+
 /// A ceremony is found by the cookie and the session together: what one session began, no other can end.
 fn ceremony(id: &Bytes32, session: Option<&Session>) -> Bytes32 {
     match session {
@@ -190,23 +201,18 @@ impl Broker {
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn sign_in(
-        &self,
-        token: &str,
-        agent: &str,
-        peer: Option<IpAddr>,
-    ) -> Result<Option<String>, UseCaseError> {
+    pub async fn sign_in(&self, token: &str, browser: &Browser) -> Result<Option<String>, UseCaseError> {
         let Some(token) = bytes32_from_b64u(token) else { return Ok(None) };
-        let (id, session) = self.new_session(SignInMethod::Link, agent)?;
-        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        let operator = self.store.use_link(&sha256(&[&token]), &session, &context).await?;
+        let (id, session) = self.new_session(SignInMethod::Link, browser)?;
+        let operator = self.store.use_link(&sha256(&[&token]), &session, &self.context_of(browser)).await?;
         if operator.is_none() {
-            self.note_refusal(Event::LinkRefused, None, "", peer).await;
+            self.note_refusal(Event::LinkRefused, None, "", browser.peer).await;
         }
         Ok(operator.map(|_| id))
     }
 
-    /// Opens a session for a person who proved by `method` who it is; its id for the cookie. `None` if the person is disabled.
+    /// Opens a session for a person who proved by `method` who it is, for the first time or once more; its id for the cookie. `None` if the person is
+    /// disabled.
     ///
     /// # Errors
     /// If the store fails.
@@ -214,37 +220,31 @@ impl Broker {
         &self,
         operator: OperatorId,
         method: SignInMethod,
-        agent: &str,
-        peer: Option<IpAddr>,
+        browser: &Browser,
     ) -> Result<Option<String>, UseCaseError> {
-        let (id, session) = self.new_session(method, agent)?;
-        let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
-        Ok(self.store.open_session(operator, &session, &context).await?.map(|_| id))
+        let (id, session) = self.new_session(method, browser)?;
+        Ok(self.store.open_session(operator, &session, &self.context_of(browser)).await?.map(|_| id))
     }
 
-    /// The person of this session proved anew who it is: it is fresh, and has another id from now on (for the cookie). `None` if it ended meanwhile, or
-    /// if it was another person who proved it.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn refresh_session(
+    /// A session always gets an id that nobody has seen before, also where a person signs in once more: an id that was planted or copied is worth nothing then.
+    pub(super) fn new_session(
         &self,
-        session: &Session,
-        operator: OperatorId,
         method: SignInMethod,
-        peer: Option<IpAddr>,
-    ) -> Result<Option<String>, UseCaseError> {
+        browser: &Browser,
+    ) -> Result<(String, NewSession), UseCaseError> {
         let id = self.random.bytes32()?;
-        let context = self.context(&session.caller(peer));
-        let is_fresh = self.store.refresh_session(&session.hash, operator, &sha256(&[&id]), method, &context).await?;
-        Ok(is_fresh.then(|| b64u(&id)))
+        let new = NewSession {
+            hash: sha256(&[&id]),
+            method,
+            agent: one_line(&browser.agent).chars().take(AGENT_LENGTH).collect(),
+            ends_at: self.now().plus(SESSION_ABSOLUTE),
+            replaces: browser.session.as_deref().and_then(bytes32_from_b64u).map(|id| sha256(&[&id])),
+        };
+        Ok((b64u(&id), new))
     }
 
-    pub(super) fn new_session(&self, method: SignInMethod, agent: &str) -> Result<(String, NewSession), UseCaseError> {
-        let id = self.random.bytes32()?;
-        let agent = one_line(agent).chars().take(AGENT_LENGTH).collect();
-        let ends_at = self.now().plus(SESSION_ABSOLUTE);
-        Ok((b64u(&id), NewSession { hash: sha256(&[&id]), method, agent, ends_at }))
+    pub(super) fn context_of(&self, browser: &Browser) -> Context {
+        Context { now: self.now(), actor: Actor::Anonymous, peer: browser.peer }
     }
 
     /// Begins what a browser ends with its next request: the value of a cookie that only this browser gets. With a session, only that session can end it.

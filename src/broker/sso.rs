@@ -3,15 +3,14 @@
 //! 1. A browser asks to be sent there. It gets a cookie; the store keeps the cookie's hash for ten minutes ([`Broker::begin_sso`]).
 //! 2. It comes back. The hash is taken, once; `upstream/oidc.rs` checks the answer and says who it is ([`Broker::finish_sso`]).
 //! 3. The person is found by issuer and subject, or added; the groups become roles, anew at each sign-in. Whose groups say nothing here gets nothing.
-//! 4. A session is opened; for a fresh sign-in the session that asked becomes fresh, if it is the same person's.
+//! 4. A session is opened; for a fresh sign-in it takes the place of the one that asked, if it is the same person's.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::broker::people::Session;
+use crate::broker::people::{Browser, Session};
 use crate::broker::{Broker, UseCaseError};
 use crate::clock::Timestamp;
 use crate::config::GroupRole;
@@ -84,7 +83,7 @@ impl Broker {
         Ok(SsoBegun { cookie: b64u(&cookie), to })
     }
 
-    /// Steps 2 to 4. `session` is that of the browser, if it has one.
+    /// Steps 2 to 4. `session` is that of the browser, if it has one that lives.
     ///
     /// # Errors
     /// What was not right, for the person; the same for everything that an attacker could have sent.
@@ -93,8 +92,7 @@ impl Broker {
         cookie: &str,
         session: Option<&Session>,
         answer: &Answer,
-        agent: &str,
-        peer: Option<IpAddr>,
+        browser: &Browser,
     ) -> Result<SsoEnded, UseCaseError> {
         let provider = self.sso.as_ref().ok_or_else(no_provider)?;
         let now = self.now();
@@ -105,33 +103,31 @@ impl Broker {
         };
         let kept = kept.and_then(|text| serde_json::from_str::<Kept>(&text).ok());
         let (Some(cookie), Some(kept)) = (cookie, kept) else {
-            self.note_refusal(Event::SsoRefused, None, "this browser began no sign-in, or too long ago", peer).await;
-            return Err(UseCaseError::Refused(foreign_lines()));
+            return self.refuse_sso("this browser began no sign-in, or too long ago", foreign_lines(), browser).await;
         };
         let begun = Begun { at: Timestamp::from_millis(kept.at), again: kept.again.is_some() };
         let identity = match provider.identity(answer, &Ties::of(&cookie), begun, now).await {
             Ok(identity) => identity,
-            Err(error) => {
-                self.note_refusal(Event::SsoRefused, None, &error.to_string(), peer).await;
-                return Err(UseCaseError::Refused(lines(error)));
+            Err(error) => return self.refuse_sso(&error.to_string(), lines(error), browser).await,
+        };
+        let back = match kept.again {
+            None => None,
+            Some((asked_by, back)) => {
+                let owner = self.store.sso_owner(&identity.issuer, &identity.subject).await?;
+                let asked = session.filter(|session| b64u(&session.hash) == asked_by);
+                // Without this, somebody else at that desk could go on in the first one's place.
+                if asked.is_none_or(|session| Some(session.operator.id) != owner) {
+                    return self.refuse_sso("another person came back", another_lines(), browser).await;
+                }
+                Some(back)
             }
         };
-        match kept.again {
-            None => self.sign_in_by_sso(&identity, agent, peer).await,
-            Some((asked_by, back)) => {
-                let session = session.filter(|session| b64u(&session.hash) == asked_by);
-                self.sign_in_again_by_sso(&identity, session, back, peer).await
-            }
-        }
+        let session = self.sign_in_by_sso(&identity, browser).await?;
+        Ok(SsoEnded { session, back })
     }
 
-    /// Steps 3 and 4.
-    async fn sign_in_by_sso(
-        &self,
-        identity: &Identity,
-        agent: &str,
-        peer: Option<IpAddr>,
-    ) -> Result<SsoEnded, UseCaseError> {
+    /// Steps 3 and 4; the session's id.
+    async fn sign_in_by_sso(&self, identity: &Identity, browser: &Browser) -> Result<String, UseCaseError> {
         let (roles, admits_everybody) = self.roles_by_groups(identity);
         let is_admitted = admits_everybody || roles != Rights::default();
         let wanted = SsoIdentity {
@@ -139,46 +135,27 @@ impl Broker {
             subject: identity.subject.clone(),
             name: plain_name(&identity.name),
         };
-        let context = Context { now: self.now(), actor: Actor::Broker, peer };
+        let context = Context { now: self.now(), actor: Actor::Broker, peer: browser.peer };
         let person = self.store.recognise(&wanted, &roles, is_admitted, &context).await?;
         self.wake.everybody();
-        let refuse = |line: &str| UseCaseError::Refused(vec![line.to_owned(), WHOM_TO_ASK.to_owned()]);
+        let lines = |line: &str| vec![line.to_owned(), "ask whoever administers Pairgate".to_owned()];
         let Some(person) = person.filter(|_| is_admitted) else {
-            let who = format!("{}: none of the groups has a role here", one_line(&identity.name));
-            self.note_refusal(Event::SsoRefused, None, &who, peer).await;
-            return Err(refuse("your account is good, but none of its groups has a role here"));
+            let why = format!("{}: none of the groups has a role here", one_line(&identity.name));
+            let lines = lines("your account is good, but none of its groups has a role here");
+            return self.refuse_sso(&why, lines, browser).await;
         };
-        match self.open_session(person.id, SignInMethod::Sso, agent, peer).await? {
-            Some(session) => Ok(SsoEnded { session, back: None }),
+        match self.open_session(person.id, SignInMethod::Sso, browser).await? {
+            Some(session) => Ok(session),
             None => {
-                self.note_refusal(Event::SsoRefused, None, &format!("{} is disabled", person.name), peer).await;
-                Err(refuse("your account is good, but you were disabled here"))
+                let lines = lines("your account is good, but you were disabled here");
+                self.refuse_sso(&format!("{} is disabled", person.name), lines, browser).await
             }
         }
     }
 
-    /// Step 4 of a fresh sign-in: the roles stay what they are until the next whole sign-in.
-    async fn sign_in_again_by_sso(
-        &self,
-        identity: &Identity,
-        session: Option<&Session>,
-        back: String,
-        peer: Option<IpAddr>,
-    ) -> Result<SsoEnded, UseCaseError> {
-        let another = || {
-            UseCaseError::Refused(vec![
-                "this was not the person who is signed in here".into(),
-                "nothing was changed; sign in again as yourself, or sign out first".into(),
-            ])
-        };
-        let Some(session) = session else { return Err(UseCaseError::Refused(foreign_lines())) };
-        let owner = self.store.sso_owner(&identity.issuer, &identity.subject).await?;
-        if owner != Some(session.operator.id) {
-            self.note_refusal(Event::SsoRefused, None, "another person came back for a session", peer).await;
-            return Err(another());
-        }
-        let fresh = self.refresh_session(session, session.operator.id, SignInMethod::Sso, peer).await?;
-        fresh.map(|session| SsoEnded { session, back: Some(back) }).ok_or_else(another)
+    async fn refuse_sso<T>(&self, why: &str, lines: Vec<String>, browser: &Browser) -> Result<T, UseCaseError> {
+        self.note_refusal(Event::SsoRefused, None, why, browser.peer).await;
+        Err(UseCaseError::Refused(lines))
     }
 
     /// What the groups may do here, and whether nobody needs one.
@@ -213,8 +190,6 @@ fn plain_name(name: &str) -> String {
     if plain.len() < 2 { "person".into() } else { plain.to_owned() }
 }
 
-const WHOM_TO_ASK: &str = "ask whoever administers Pairgate";
-
 fn no_provider() -> UseCaseError {
     UseCaseError::NotFound("no organisation account is set up here".into())
 }
@@ -230,6 +205,13 @@ fn foreign_lines() -> Vec<String> {
     vec![
         "this browser did not begin this sign-in, or it began more than 10 minutes ago".into(),
         "nobody was signed in; begin once more on this computer".into(),
+    ]
+}
+
+fn another_lines() -> Vec<String> {
+    vec![
+        "this was not the person who is signed in here".into(),
+        "nothing was changed; sign in again as yourself, or sign out first".into(),
     ]
 }
 

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
-use crate::broker::people::Session;
+use crate::broker::people::{Browser, Session};
 use crate::http::{Edge, present};
 use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
@@ -108,6 +108,17 @@ async fn read_body(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
     }
 }
 
+impl FromRequestParts<Edge> for Browser {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Self::Rejection> {
+        let Peer(peer) = Peer::from_request_parts(parts, edge).await?;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let session = cookie(&parts.headers, SESSION_COOKIE).map(str::to_owned);
+        Ok(Self { peer, agent: agent.to_owned(), session })
+    }
+}
+
 /// A signed-in operator. Everybody else is sent to sign in.
 pub struct SignedIn {
     /// The session.
@@ -167,11 +178,6 @@ pub fn is_return_path(path: &str) -> bool {
 /// A session's cookie, as [`set_cookie`] takes it.
 pub fn session_cookie(id: &str) -> String {
     format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax")
-}
-
-/// What the browser says it is.
-pub fn agent(headers: &HeaderMap) -> &str {
-    headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// A cookie's value.

@@ -5,10 +5,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
+use crate::broker::people::Browser;
 use crate::http::Edge;
 use crate::http::extract::{
-    PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, agent, cookie, is_form, is_return_path,
-    session_cookie, set_cookie,
+    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, session_cookie,
+    set_cookie,
 };
 use crate::http::present::{bare_chrome, page, refused_form, unavailable};
 use crate::http::views::SignInPage;
@@ -46,7 +47,7 @@ fn render(sign_in: SignInPage) -> Response {
 /// `POST /sign-in`: spends the link.
 pub async fn sign_in(
     State(edge): State<Edge>,
-    Peer(peer): Peer,
+    browser: Browser,
     headers: HeaderMap,
     body: Result<SmallBody, (StatusCode, &'static str)>,
 ) -> Response {
@@ -56,7 +57,7 @@ pub async fn sign_in(
     };
     let form = Form::parse(&body);
     let (Ok(form), true) = (form, is_form(&headers)) else { return refused_form() };
-    match edge.broker().sign_in(form.get("token").unwrap_or_default(), agent(&headers), peer).await {
+    match edge.broker().sign_in(form.get("token").unwrap_or_default(), &browser).await {
         Ok(Some(id)) => {
             let to = cookie(&headers, RETURN_COOKIE).filter(|path| is_return_path(path)).unwrap_or("/");
             let mut response = Redirect::to(to).into_response();

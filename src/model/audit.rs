@@ -99,7 +99,6 @@ events! {
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
     SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
     SignedIn "operator.signed_in" Info "operator signed in";
-    SignedInAgain "operator.signed_in_again" Info "operator signed in once more";
     SignedOut "operator.signed_out" Info "operator signed out";
     SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";
     SigningKeyMinted "signing_key.minted" Info "signing key made";

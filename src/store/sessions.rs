@@ -23,6 +23,8 @@ pub struct NewSession {
     pub agent: String,
     /// It ends then, used or not.
     pub ends_at: Timestamp,
+    /// Hash of the id of the session that the same browser has had until now: that one ends if it is the same person's.
+    pub replaces: Option<Bytes32>,
 }
 
 /// A session that lives.
@@ -56,7 +58,7 @@ pub struct SessionOfPerson {
 /// Sessions, and ceremonies: what is between two steps of a browser.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
-    /// Opens a session for a person who proved who it is. `None` if the person is unknown or disabled.
+    /// Opens a session for a person who proved who it is; it takes the place of the one that the browser has had. `None` if the person is unknown or disabled.
     async fn open_session(
         &self,
         operator: OperatorId,
@@ -69,16 +71,6 @@ pub trait SessionStore: Send + Sync {
     async fn sessions_of(&self, operator: OperatorId, now: Timestamp) -> Result<Vec<SessionOfPerson>>;
     /// Marks it as used.
     async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()>;
-    /// The person of a live session proved anew who it is: the session is fresh, and from now on found by `new` alone. `false` if it ended meanwhile,
-    /// or is not `operator`'s.
-    async fn refresh_session(
-        &self,
-        hash: &Bytes32,
-        operator: OperatorId,
-        new: &Bytes32,
-        method: SignInMethod,
-        context: &Context,
-    ) -> Result<bool>;
     /// Signs out.
     async fn end_session(&self, hash: &Bytes32, context: &Context) -> Result<()>;
     /// Ends all sessions of a person; what the person approved before and nobody has fetched yet is void. How many there were.

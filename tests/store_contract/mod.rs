@@ -101,7 +101,7 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
 /// A session with this hash, by a link, of full length.
 pub fn session_of(hash: &Bytes32) -> NewSession {
     let ends_at = at(0).plus(SESSION_ABSOLUTE);
-    NewSession { hash: *hash, method: SignInMethod::Link, agent: "a browser".into(), ends_at }
+    NewSession { hash: *hash, method: SignInMethod::Link, agent: "a browser".into(), ends_at, replaces: None }
 }
 
 /// A code of this name for a device with a key.
@@ -371,7 +371,7 @@ macro_rules! contract {
                 }
                 sessions {
                     a_session_is_opened_for_whoever_may_and_listed
-                    a_refreshed_session_has_another_id_once
+                    a_session_takes_the_place_of_the_one_that_the_browser_had
                     signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047
                     a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time
                     of_many_who_take_a_ceremony_at_once_one_did

@@ -41,27 +41,23 @@ pub async fn a_session_is_opened_for_whoever_may_and_listed(bench: Bench) {
     bench.recorded(known, &["operator.disabled"]).await;
 }
 
-pub async fn a_refreshed_session_has_another_id_once(bench: Bench) {
+pub async fn a_session_takes_the_place_of_the_one_that_the_browser_had(bench: Bench) {
     let store = &bench.store;
     let dana = bench.operator("dana", Role::Approver).await;
     let emil = bench.operator("emil", Role::Approver).await;
-    store.open_session(dana, &by(SignInMethod::Link, "old"), &when(0)).await.unwrap().unwrap();
-    let known = bench.records().await.len();
-    let refresh = async |old: &str, who, new: &str, seconds| {
-        store.refresh_session(&bytes(old), who, &bytes(new), SignInMethod::Passkey, &when(seconds)).await.unwrap()
+    let open = async |who, name: &str, replaces: &str| {
+        let session = NewSession { replaces: Some(bytes(replaces)), ..by(SignInMethod::Passkey, name) };
+        store.open_session(who, &session, &when(100)).await.unwrap().unwrap();
     };
-    assert!(!refresh("old", emil, "new", 100).await, "another person's proof");
-    assert!(!refresh("never", dana, "new", 100).await);
-    assert!(refresh("old", dana, "new", 100).await);
-    assert!(!refresh("old", dana, "newer", 100).await, "once");
-    bench.recorded(known, &["operator.signed_in_again"]).await;
+    store.open_session(dana, &session_of(&bytes("old")), &when(0)).await.unwrap().unwrap();
+    open(emil, "emil's", "old").await;
+    assert!(store.session(&bytes("old"), at(101)).await.unwrap().is_some(), "another person ends nothing of hers");
+    let known = bench.records().await.len();
+    open(dana, "new", "old").await;
+    bench.recorded(known, &["operator.signed_in"]).await;
     assert!(store.session(&bytes("old"), at(101)).await.unwrap().is_none());
     assert_eq!(store.session(&bytes("new"), at(101)).await.unwrap().unwrap().fresh_at, at(100));
-    let listed = store.sessions_of(dana, at(101)).await.unwrap();
-    assert_eq!((listed.len(), listed[0].method, listed[0].started_at), (1, SignInMethod::Passkey, at(0)));
-    assert!(!refresh("new", dana, "late", 100 + SESSION_IDLE.as_secs()).await, "an idle session is over");
-    store.disable_operator("dana", &when(200)).await.unwrap();
-    assert!(!refresh("new", dana, "late", 201).await);
+    assert_eq!(store.sessions_of(dana, at(101)).await.unwrap().len(), 1);
 }
 
 pub async fn signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047(bench: Bench) {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Waiting, Poll, Waker};
 
+use pairgate::broker::people::Browser;
 use pairgate::model::audit::{Event, GENESIS};
 use pairgate::model::operator::Role;
 use pairgate::secret::{b64u, from_b64u};
@@ -255,7 +256,7 @@ async fn a_stolen_database_holds_no_code_token_or_session_in_clear_a_077_a_052()
     test.broker.add_operator(&caller, "dana", Role::Approver).await.unwrap();
     let spent_link = test.broker.operator_link(&caller, "dana").await.unwrap();
     let spent = spent_link.split("token=").nth(1).unwrap().to_owned();
-    let session = test.broker.sign_in(&spent, "", None).await.unwrap().unwrap();
+    let session = test.broker.sign_in(&spent, &Browser::default()).await.unwrap().unwrap();
     let link = test.broker.operator_link(&caller, "dana").await.unwrap();
     let operator = PageOperator::new(&test.issuer, test.wire.clone()).unwrap();
     operator.sign_in(&link).await.unwrap();

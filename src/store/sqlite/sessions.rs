@@ -37,6 +37,7 @@ pub(super) fn open(
         ],
     )?;
     change(connection, "UPDATE operators SET signed_in_at = ? WHERE id = ?", params![context.now.millis(), id.0])?;
+    change(connection, "DELETE FROM sessions WHERE hash = ? AND operator = ?", params![session.replaces, id.0])?;
     append(connection, Event::SignedIn, None, session.method.words(), &by(&operator.name, context))?;
     Ok(Some(operator))
 }
@@ -55,27 +56,6 @@ fn session_of_person(row: &Row<'_>) -> rusqlite::Result<SessionOfPerson> {
         peer: row.get(4)?,
         agent: row.get(5)?,
     })
-}
-
-fn refresh(
-    connection: &Connection,
-    hash: &Bytes32,
-    operator: OperatorId,
-    new: &Bytes32,
-    method: SignInMethod,
-    context: &Context,
-) -> rusqlite::Result<bool> {
-    let now = context.now;
-    let refreshed = change(
-        connection,
-        "UPDATE sessions SET hash = ?1, fresh_at = ?2, seen_at = ?2, method = ?3 WHERE hash = ?4 AND operator = ?5 AND ends_at > ?2 AND seen_at > ?6 \
-         AND operator IN (SELECT id FROM operators WHERE disabled_at IS NULL)",
-        params![new, now.millis(), method.as_str(), hash, operator.0, now.minus(SESSION_IDLE).millis()],
-    )?;
-    if refreshed == 1 {
-        append(connection, Event::SignedInAgain, None, method.words(), context)?;
-    }
-    Ok(refreshed == 1)
 }
 
 fn start_ceremony(
@@ -152,18 +132,6 @@ impl SessionStore for SqliteStore {
             Ok(())
         })
         .await
-    }
-
-    async fn refresh_session(
-        &self,
-        hash: &Bytes32,
-        operator: OperatorId,
-        new: &Bytes32,
-        method: SignInMethod,
-        context: &Context,
-    ) -> Result<bool> {
-        let (hash, new, context) = (*hash, *new, context.clone());
-        self.write(move |connection| refresh(connection, &hash, operator, &new, method, &context)).await
     }
 
     async fn end_session(&self, hash: &Bytes32, context: &Context) -> Result<()> {
