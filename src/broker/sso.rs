@@ -191,7 +191,7 @@ fn plain_name(name: &str) -> String {
 }
 
 fn no_provider() -> UseCaseError {
-    UseCaseError::NotFound("no organisation account is set up here".into())
+    UseCaseError::refused("no account of an organisation is set up here; sign in in another way")
 }
 
 fn unreachable_lines() -> Vec<String> {

@@ -6,6 +6,8 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
+//! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
+//! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -33,6 +35,7 @@ pub mod devices;
 pub mod events;
 pub mod extract;
 pub mod lang;
+pub mod operators;
 pub mod overview;
 pub mod pair;
 pub mod places;
@@ -40,6 +43,7 @@ pub mod present;
 pub mod qr;
 pub mod serve;
 pub mod sign_in;
+pub mod sso;
 pub mod views;
 
 /// What handlers share.
@@ -129,6 +133,10 @@ pub fn router(edge: Edge) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/sso", post(sso::begin))
+        .route("/sign-in/sso/callback", get(sso::callback))
+        .route("/operators", get(operators::list).post(operators::add))
+        .route("/operators/{name}", get(operators::show).post(operators::act))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}", get(devices::show).post(devices::act))

@@ -32,7 +32,11 @@ pub async fn show(State(edge): State<Edge>, PageQuery(Link { token }): PageQuery
     };
     let problem = (token.is_some() && owner.is_none()).then(spent);
     let token = token.filter(|_| owner.is_some());
-    render(SignInPage { chrome: bare_chrome("Sign in"), token, name: owner.map(|owner| owner.name), problem })
+    render(SignInPage { chrome: bare_chrome("Sign in"), token, name: owner.map(|owner| owner.name), problem, sso: sso(&edge) })
+}
+
+fn sso(edge: &Edge) -> Option<String> {
+    edge.broker().sso_label().map(str::to_owned)
 }
 
 fn spent() -> String {
@@ -66,7 +70,7 @@ pub async fn sign_in(
             response
         }
         Ok(None) => {
-            render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()) })
+            render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()), sso: sso(&edge) })
         }
         Err(error) => unavailable(&error),
     }

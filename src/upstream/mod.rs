@@ -59,7 +59,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// If the address may not be asked, nothing comes within 10 seconds, or more than 1 MiB.
-    pub async fn call(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, UpstreamError> {
+    pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>, UpstreamError> {
         let failed = |error: reqwest::Error| UpstreamError(format!("{:#}", error.without_url()));
         let request = reqwest::Request::try_from(request).map_err(failed)?;
         let origin = request.url().origin().ascii_serialization();
@@ -181,7 +181,7 @@ mod tests {
         }
         // A name is looked up, and what is found is looked at.
         let request = http::Request::get("https://localhost:1/").body(Vec::new()).unwrap();
-        assert!(strict.call(request).await.is_err());
+        assert!(strict.send(request).await.is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! Who may do what is not decided here, but in `broker/sso.rs`.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::time::{Duration, UNIX_EPOCH};
 
 use openidconnect::core::{
@@ -18,8 +19,8 @@ use openidconnect::core::{
     CoreRevocationErrorResponse, CoreSubjectIdentifierType, CoreTokenIntrospectionResponse, CoreTokenType,
 };
 use openidconnect::{
-    AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, IdTokenClaims, IdTokenFields, IssuerUrl, Nonce, PkceCodeChallenge,
+    AsyncHttpClient, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenClaims, IdTokenFields, IssuerUrl, Nonce, PkceCodeChallenge,
     PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError, StandardErrorResponse, StandardTokenResponse,
     TokenResponse as _,
 };
@@ -190,6 +191,15 @@ type Client = openidconnect::Client<
 
 type Claims = IdTokenClaims<Extra, CoreGenderClaim>;
 
+impl<'c> AsyncHttpClient<'c> for HttpClient {
+    type Error = UpstreamError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, UpstreamError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
 /// One provider, asked when somebody signs in.
 pub struct Provider {
     settings: Sso,
@@ -276,7 +286,7 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|error| SsoError::Unreachable(error.to_string()))?
             .set_pkce_verifier(PkceCodeVerifier::new(ties.verifier.clone()))
-            .request_async(&|request| self.http.call(request))
+            .request_async(&self.http)
             .await
             .map_err(refused_code)?;
         let token = tokens.id_token().ok_or_else(|| SsoError::Untrusted("there is no ID token".into()))?;
@@ -337,7 +347,7 @@ impl Provider {
         let unreachable = |error: &dyn std::error::Error| SsoError::Unreachable(chain(error));
         let issuer = IssuerUrl::new(self.settings.issuer.clone()).map_err(|error| unreachable(&error))?;
         // Checks that the metadata is of this very issuer, and fetches the keys.
-        let metadata = Metadata::discover_async(issuer, &|request| self.http.call(request))
+        let metadata = Metadata::discover_async(issuer, &self.http)
             .await
             .map_err(|error| unreachable(&error))?;
         let token_endpoint = metadata.token_endpoint().map(|endpoint| endpoint.url());

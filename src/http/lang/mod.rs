@@ -35,7 +35,7 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
     let plural = |count| usize::from(count != 1);
     [
         Language { code: "en", name: "English", plural, texts: Texts::default() },
-        Language { code: "de", name: "Deutsch", plural, texts: Texts::parse(&[include_str!("de/frame.po")]) },
+        Language { code: "de", name: "Deutsch", plural, texts: Texts::parse(&[include_str!("de/frame.po"), include_str!("de/operators.po")]) },
     ]
 });
 
@@ -236,7 +236,7 @@ pub async fn choose(PostedForm(form): PostedForm) -> Response {
 }
 
 /// A path on this host and nothing else (R-9700-02).
-fn is_own_path(path: &str) -> bool {
+pub(crate) fn is_own_path(path: &str) -> bool {
     let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.~%+".contains(&byte));
     is_plain && path.len() <= 512 && path.starts_with('/') && !path.contains("//") && !path.contains("..")
 }
