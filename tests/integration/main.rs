@@ -17,12 +17,15 @@ mod dpop;
 mod listener;
 mod mtls;
 mod openapi;
+mod operators;
 mod pages;
 mod pairing;
 mod private_key_jwt;
 mod resource;
 mod rotation;
 mod signing_keys;
+mod sso;
+mod sso_attacks;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

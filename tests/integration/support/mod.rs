@@ -33,6 +33,7 @@ use tokio::sync::watch;
 pub mod child;
 pub mod chromium;
 pub mod maker;
+pub mod openid;
 pub mod pebble;
 pub mod probe;
 pub mod visitor;
@@ -52,6 +53,7 @@ pub struct Setup {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    pub sso: Option<pairgate::config::Sso>,
 }
 
 impl Default for Setup {
@@ -67,6 +69,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            sso: None,
         }
     }
 }
@@ -132,6 +135,7 @@ impl TestBroker {
             signing_algorithms: setup.signing_algorithms.clone(),
             signing_key_lifetime: Config::default().signing_key_lifetime,
             ca_pem: ca.ca_pem().ok(),
+            sso: setup.sso.clone(),
         };
         let parts = Parts {
             store: store::open(data.path()).unwrap(),
