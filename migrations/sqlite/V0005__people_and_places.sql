@@ -18,6 +18,7 @@ ALTER TABLE operator_roles_by_site RENAME TO operator_roles;
 -- Who a person is at the organisation's identity provider: issuer and subject (Entra: tid and oid), never an e-mail address (A-048).
 ALTER TABLE operators ADD COLUMN sso_issuer TEXT;
 ALTER TABLE operators ADD COLUMN sso_subject TEXT;
+ALTER TABLE operators ADD COLUMN signed_in_at INTEGER;                    -- last, in any way
 ALTER TABLE operators ADD COLUMN signed_out_at INTEGER;                   -- everywhere: approvals before it are void (A-047)
 CREATE UNIQUE INDEX operators_by_sso ON operators (sso_issuer, sso_subject) WHERE sso_subject IS NOT NULL;
 

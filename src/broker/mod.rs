@@ -12,6 +12,8 @@
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`passkeys`] | add, use and remove passkeys |
 //! | [`setup`] | the first run, and the risk assessment that it writes |
+//! | [`administration`] | what administrators see of other people, and do to them |
+//! | [`sso`] | signing in at the organisation's identity provider |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::AddressFile;
+use crate::config::Sso;
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
@@ -33,8 +36,11 @@ use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{Bytes32, MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
+use crate::upstream::UpstreamError;
+use crate::upstream::oidc::Provider;
 
 pub mod access_token;
+pub mod administration;
 pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
@@ -45,6 +51,7 @@ pub mod refusals;
 pub mod registry;
 pub mod setup;
 pub mod signing;
+pub mod sso;
 pub mod token;
 pub mod wake;
 
@@ -84,6 +91,8 @@ pub struct Policy {
     pub address_file: Option<AddressFile>,
     /// The certificate that devices pin, if the server's is by our own authority.
     pub ca_pem: Option<String>,
+    /// The organisation's OpenID provider, with its files read.
+    pub sso: Option<Sso>,
 }
 
 impl Default for Policy {
@@ -98,6 +107,7 @@ impl Default for Policy {
             signing_key_lifetime: Duration::from_secs(90 * 86_400),
             address_file: None,
             ca_pem: None,
+            sso: None,
         }
     }
 }
@@ -112,6 +122,7 @@ pub struct Broker {
     resources: Vec<Resource>,
     ca_pem: Option<String>,
     address_file: Option<AddressFile>,
+    sso: Option<Provider>,
     attestation_roots: Roots,
     signing: signing::SigningKeys,
     signing_key_lifetime: Duration,
@@ -174,6 +185,9 @@ pub enum OpenError {
     /// The signing keys can't be read: the master key is not the one of this database, for example.
     #[error(transparent)]
     Signing(#[from] signing::SigningError),
+    /// The organisation's OpenID provider can't be asked as configured.
+    #[error("[sso]: {0}")]
+    Sso(#[from] UpstreamError),
     /// The clock is far behind what is recorded.
     #[error(
         "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start once with: pairgate serve --accept-clock"
@@ -255,6 +269,7 @@ impl Broker {
             signing_key_lifetime,
             address_file,
             ca_pem,
+            sso,
         } = policy;
         if let Some(newest) = store.latest_instant().await? {
             let now = clock.now();
@@ -274,6 +289,8 @@ impl Broker {
         let mut algorithms = signing_algorithms;
         algorithms.extend(resources.iter().map(|resource| resource.signing_algorithm));
         let endpoints = Endpoints::new(&issuer, mtls_url.as_ref());
+        let callback = format!("{}{}", endpoints.issuer, sso::CALLBACK);
+        let sso = sso.map(|settings| Provider::new(settings, callback)).transpose()?;
         let certified = kinds.iter().filter(|kind| kind.certified).map(|kind| kind.id.clone()).collect();
         Ok(Self {
             authenticator: Authenticator::new(&random, &endpoints.issuer, client_trust, certified)?,
@@ -298,6 +315,7 @@ impl Broker {
             resources,
             ca_pem,
             address_file,
+            sso,
             attestation_roots,
         })
     }

@@ -68,6 +68,14 @@ fn ceremony(id: &Bytes32, session: Option<&Session>) -> Bytes32 {
     }
 }
 
+/// Without anybody who administers everything, nobody could let anybody in any more.
+fn last_administrator(name: &str) -> UseCaseError {
+    UseCaseError::refused(format!(
+        "{} is the last person who administers everything; give that role to somebody else first",
+        one_line(name)
+    ))
+}
+
 impl Broker {
     /// Has the person of this session proved lately who it is?
     pub fn is_fresh(&self, session: &Session) -> bool {
@@ -109,6 +117,7 @@ impl Broker {
         if !is_plain || !(2..=64).contains(&name.len()) {
             return Err(UseCaseError::refused("a name has 2 to 64 characters out of A-Z, a-z, 0-9 and . - _ @"));
         }
+        self.must_be_fresh(caller)?;
         let added = self.store.add_operator(name, role, &self.context(caller)).await?;
         added.ok_or_else(|| UseCaseError::refused(format!("the name {name} is taken")))
     }
@@ -132,8 +141,10 @@ impl Broker {
                 return Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(site))));
             }
         }
+        self.must_be_fresh(caller)?;
+        self.person(caller, name).await?;
         if !self.store.set_role(name, site, role, &self.context(caller)).await? {
-            return Err(UseCaseError::NotFound(format!("there is no operator '{}'", one_line(name))));
+            return Err(last_administrator(name));
         }
         self.wake.everybody();
         Ok(())
@@ -153,11 +164,17 @@ impl Broker {
     /// If the caller may not, or there is no such person.
     pub async fn disable_operator(&self, caller: &Caller, name: &str) -> Result<(), UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
+        self.must_be_fresh(caller)?;
         if self.store.disable_operator(name, &self.context(caller)).await? {
             self.wake.everybody();
-            Ok(())
-        } else {
-            Err(UseCaseError::NotFound(format!("there is no operator '{}', or it is disabled already", one_line(name))))
+            return Ok(());
+        }
+        match self.store.operator(name).await? {
+            Some(operator) if operator.disabled_at.is_none() => Err(last_administrator(name)),
+            _ => Err(UseCaseError::NotFound(format!(
+                "there is no operator '{}', or it is disabled already",
+                one_line(name)
+            ))),
         }
     }
 
@@ -167,6 +184,7 @@ impl Broker {
     /// If the caller may not, or there is no such person.
     pub async fn operator_link(&self, caller: &Caller, name: &str) -> Result<String, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
+        self.must_be_fresh(caller)?;
         let token = self.random.bytes32()?;
         let context = self.context(caller);
         let expires_at = context.now.plus(LINK_LIFETIME);

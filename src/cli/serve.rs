@@ -18,7 +18,7 @@ use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Tls, is_wide};
+use crate::config::{ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
@@ -68,7 +68,9 @@ pub async fn open_broker(
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
     let client = &config.client;
+    let sso = config.sso.clone().map(Sso::load).transpose()?;
     let policy = Policy {
+        sso,
         kinds: config.kinds.clone(),
         resources: config.resources.clone(),
         mtls_url,

@@ -19,12 +19,15 @@ use crate::oauth::roots::Roots;
 
 mod policy;
 pub mod setup;
+mod sso;
 mod transport;
 
 pub use setup::AddressFile;
 use toml::Table;
 
 use policy::{KindPatch, ResourceTable, resource};
+pub use sso::{GroupRole, Hidden, Sso, is_loopback};
+use sso::{SsoTable, sso};
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -68,6 +71,8 @@ pub struct Config {
     pub signing_key_lifetime: Duration,
     /// Where the first run may write an address.
     pub address_file: AddressFile,
+    /// The organisation's OpenID provider.
+    pub sso: Option<Sso>,
 }
 
 impl Default for Config {
@@ -86,6 +91,7 @@ impl Default for Config {
             attestation_roots: Vec::new(),
             signing_key_lifetime: days(90),
             address_file: AddressFile::default(),
+            sso: None,
         }
     }
 }
@@ -101,6 +107,7 @@ struct File {
     client_cert_header: Option<bool>,
     log: Option<String>,
     signing_key_lifetime: Option<u64>,
+    sso: Option<SsoTable>,
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
@@ -181,6 +188,10 @@ impl Config {
                 "PAIRGATE_LOG" => file.log = Some(value),
                 "PAIRGATE_TLS_CERTIFICATE" => file.tls.certificate = Some(PathBuf::from(value)),
                 "PAIRGATE_TLS_KEY" => file.tls.key = Some(PathBuf::from(value)),
+                "PAIRGATE_SSO_CLIENT_SECRET" => match &mut file.sso {
+                    Some(table) => table.set_secret(value),
+                    None => return Err(ConfigError("PAIRGATE_SSO_CLIENT_SECRET needs a section [sso]".into())),
+                },
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
                 "PAIRGATE_CONFIG" => {}
                 _ => {
@@ -217,6 +228,7 @@ impl Config {
             );
         }
         config.attestation_roots = file.attestation_roots;
+        config.sso = file.sso.map(sso).transpose()?;
         for (id, patch) in file.kinds {
             config.apply_kind(&id, patch)?;
         }

@@ -7,6 +7,8 @@
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
+//! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
+//! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -35,6 +37,7 @@ pub mod devices;
 pub mod events;
 pub mod extract;
 pub mod lang;
+pub mod operators;
 pub mod overview;
 pub mod pair;
 pub mod passkeys;
@@ -44,6 +47,7 @@ pub mod qr;
 pub mod serve;
 pub mod setup;
 pub mod sign_in;
+pub mod sso;
 pub mod views;
 
 /// What handlers share.
@@ -136,6 +140,10 @@ pub fn router(edge: Edge) -> Router {
         .route("/sign-in/again", get(sign_in::again))
         .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))
         .route("/sign-in/passkey/finish", post(passkeys::finish_sign_in))
+        .route("/sign-in/sso", post(sso::begin))
+        .route("/sign-in/sso/callback", get(sso::callback))
+        .route("/operators", get(operators::list).post(operators::add))
+        .route("/operators/{name}", get(operators::show).post(operators::act))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/account", get(account::show).post(account::act))
         .route("/account/passkeys/begin", post(passkeys::begin_adding))

@@ -47,6 +47,7 @@ fn blank(edge: &Edge) -> SignInPage {
         chrome: bare_chrome(&t("Sign in")),
         passkeys: edge.broker().has_passkeys(),
         script: &ASSETS.passkey.href,
+        sso: edge.broker().sso_label().map(str::to_owned),
         token: None,
         name: None,
         problem: None,

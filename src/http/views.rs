@@ -498,6 +498,8 @@ pub struct SignInPage {
     pub name: Option<String>,
     /// What was wrong with the link.
     pub problem: Option<String>,
+    /// What people call the account at the organisation's identity provider, if there is one.
+    pub sso: Option<String>,
 }
 
 /// A page that only says something, such as an error.

@@ -93,12 +93,15 @@ events! {
     OperatorAdded "operator.added" Info "operator added";
     RoleChanged "operator.role" Info "an operator's role was changed";
     OperatorDisabled "operator.disabled" Info "operator disabled";
+    OperatorEnabled "operator.enabled" Info "operator enabled again";
+    PasskeysRemoved "operator.passkeys_removed" Info "all passkeys of an operator were removed";
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
     PasskeyAdded "passkey.added" Info "passkey added";
     PasskeyRemoved "passkey.removed" Info "passkey removed";
     PasskeyRefused "passkey.refused" Refusal "a passkey was refused";
     PasskeyCloned "passkey.cloned" Alert "a passkey counted backwards: was it copied? it was refused";
+    SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
     SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";

@@ -19,6 +19,7 @@ mod grants;
 mod operators;
 mod pairings;
 mod passkeys;
+mod people;
 mod sessions;
 mod setup;
 pub mod sqlite;
@@ -29,6 +30,7 @@ pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
 pub use passkeys::*;
+pub use people::*;
 pub use sessions::*;
 pub use setup::*;
 
@@ -48,11 +50,28 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
 pub trait Store:
-    DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + PasskeyStore + AuditStore + SetupStore
+    DeviceStore
+    + PairingStore
+    + GrantStore
+    + OperatorStore
+    + PeopleStore
+    + SessionStore
+    + PasskeyStore
+    + AuditStore
+    + SetupStore
 {
 }
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + SessionStore + PasskeyStore + AuditStore + SetupStore>
-    Store for S
+impl<
+    S: DeviceStore
+        + PairingStore
+        + GrantStore
+        + OperatorStore
+        + PeopleStore
+        + SessionStore
+        + PasskeyStore
+        + AuditStore
+        + SetupStore,
+> Store for S
 {
 }
 

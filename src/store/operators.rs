@@ -17,13 +17,15 @@ pub type GuessBucket = (String, i64);
 pub trait OperatorStore: Send + Sync {
     /// Adds a person with a role everywhere, or with none yet. `None` if the name is taken.
     async fn add_operator(&self, name: &str, role: Option<Role>, context: &Context) -> Result<Option<OperatorId>>;
-    /// Gives a person a role at a site or everywhere, or takes it away. `false` if there is no such person.
+    /// Gives a person a role at a site or everywhere, or takes it away. `false` if there is no such person, or it is the last one
+    /// who administers everything, and would not any more.
     async fn set_role(&self, name: &str, site: &str, role: Option<Role>, context: &Context) -> Result<bool>;
     /// A person by name.
     async fn operator(&self, name: &str) -> Result<Option<Operator>>;
     /// All people.
     async fn operators(&self) -> Result<Vec<Operator>>;
-    /// Ends all that the person may do: sessions and links in the same transaction. `false` if unknown or disabled before.
+    /// Ends all that the person may do: sessions and links in the same transaction. `false` if unknown, disabled before, or
+    /// the last one who administers everything.
     async fn disable_operator(&self, name: &str, context: &Context) -> Result<bool>;
     /// Stores a one-time link by its hash. `false` if the person is unknown or disabled.
     async fn add_link(&self, operator: &str, hash: &Bytes32, expires_at: Timestamp, context: &Context) -> Result<bool>;

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 9] = [
     &["oauth"],
     &["model", "telemetry"],
     &["store", "config", "tls"],
-    &["device_auth"],
+    &["device_auth", "upstream"],
     &["resource"],
     &["broker"],
     &["http"],

@@ -8,7 +8,7 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 33] = [
+const ROUTES: [(&str, &str); 39] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -27,6 +27,12 @@ const ROUTES: [(&str, &str); 33] = [
     ("GET", "/events"),
     ("POST", "/sign-out"),
     ("POST", "/sign-in"),
+    ("POST", "/sign-in/sso"),
+    ("GET", "/sign-in/sso/callback"),
+    ("GET", "/operators"),
+    ("POST", "/operators"),
+    ("GET", "/operators/dana"),
+    ("POST", "/operators/dana"),
     ("POST", "/pairing"),
     ("POST", "/pairing/poll"),
     ("POST", "/device_authorization"),

@@ -19,6 +19,7 @@ mod languages;
 mod listener;
 mod mtls;
 mod openapi;
+mod operators;
 mod pages;
 mod pairing;
 mod passkeys;
@@ -27,6 +28,8 @@ mod resource;
 mod rotation;
 mod setup;
 mod signing_keys;
+mod sso;
+mod sso_attacks;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;

@@ -21,6 +21,7 @@ mod grants;
 mod operators;
 mod pairings;
 mod passkeys;
+mod people;
 mod sessions;
 mod setup;
 mod signing_keys;

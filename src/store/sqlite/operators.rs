@@ -16,6 +16,10 @@ use crate::store::{GuessBucket, NewSession, OperatorStore, Result};
 pub(super) const OPERATOR: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id), o.disabled_at, \
      o.added_at";
 pub(super) const FROM: &str = "FROM operators o";
+/// Of a row of `operators`: it does not administer everything, or another one does so as well.
+const IS_NOT_THE_LAST: &str = "NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin') \
+     OR EXISTS (SELECT 1 FROM operator_roles r JOIN operators p ON p.id = r.operator WHERE r.site = '*' AND r.role = 'admin' AND p.disabled_at IS NULL \
+     AND p.id <> operators.id)";
 /// A bucket counts for this long from its first guess.
 const GUESS_WINDOW_MILLIS: i64 = 600_000;
 
@@ -30,7 +34,8 @@ pub(super) fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
     })
 }
 
-fn rights(words: &str) -> rusqlite::Result<Rights> {
+/// From `site role` words.
+pub(super) fn rights(words: &str) -> rusqlite::Result<Rights> {
     let mut rights = Rights::default();
     let words: Vec<&str> = words.split_whitespace().collect();
     for pair in words.chunks(2) {
@@ -46,6 +51,15 @@ pub(super) fn rights_of(connection: &Connection, id: OperatorId) -> rusqlite::Re
     Ok(first(connection, &sql, [id.0], operator)?.map(|operator| operator.rights))
 }
 
+/// Is this the only person who may administer everything, by a role given by hand? Without that person nobody could let anybody in.
+fn is_last_admin(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST}) \
+         AND NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' AND r.source = 'groups')"
+    );
+    Ok(first(connection, &sql, [id], |_| Ok(()))?.is_some())
+}
+
 fn set_role(
     connection: &Connection,
     name: &str,
@@ -57,6 +71,9 @@ fn set_role(
     else {
         return Ok(false);
     };
+    if site == EVERYWHERE && role != Some(Role::Admin) && is_last_admin(connection, id)? {
+        return Ok(false);
+    }
     change(
         connection,
         "DELETE FROM operator_roles WHERE operator = ? AND site = ? AND source = 'given'",
@@ -152,7 +169,7 @@ impl OperatorStore for SqliteStore {
             let now = context.now.millis();
             let disabled = change(
                 connection,
-                "UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL",
+                &format!("UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL AND ({IS_NOT_THE_LAST})"),
                 params![now, name],
             )?;
             if disabled == 1 {

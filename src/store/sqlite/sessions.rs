@@ -36,6 +36,7 @@ pub(super) fn open(
             session.agent
         ],
     )?;
+    change(connection, "UPDATE operators SET signed_in_at = ? WHERE id = ?", params![context.now.millis(), id.0])?;
     change(connection, "DELETE FROM sessions WHERE hash = ? AND operator = ?", params![session.replaces, id.0])?;
     append(connection, Event::SignedIn, None, session.method.words(), &by(&operator.name, context))?;
     Ok(Some(operator))

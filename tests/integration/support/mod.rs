@@ -35,6 +35,7 @@ pub mod child;
 pub mod chromium;
 pub mod maker;
 pub mod marked;
+pub mod openid;
 pub mod pebble;
 pub mod probe;
 pub mod visitor;
@@ -58,6 +59,7 @@ pub struct Setup {
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
     /// May the first run write an address?
     pub has_address_file: bool,
+    pub sso: Option<pairgate::config::Sso>,
 }
 
 impl Default for Setup {
@@ -75,6 +77,7 @@ impl Default for Setup {
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
             has_address_file: false,
+            sso: None,
         }
     }
 }
@@ -151,6 +154,7 @@ impl TestBroker {
             signing_key_lifetime: Config::default().signing_key_lifetime,
             address_file: setup.has_address_file.then(|| Config::load(None, Some(data.path())).unwrap().address_file),
             ca_pem: ca.ca_pem().ok(),
+            sso: setup.sso.clone(),
         };
         let parts = Parts {
             store: store::open(data.path()).unwrap(),
