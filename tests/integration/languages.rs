@@ -45,7 +45,7 @@ const FOR_PROGRAMS: [&str; 7] =
 const MARKS: [(&str, &[usize]); 3] = [("t", &[0]), ("tf", &[0]), ("tn", &[1, 2])];
 
 /// Where the broker says lines to people: files, the call, which argument, and what stands before it when it arrives.
-const LINES: [(&str, &str, usize, &str); 18] = [
+const LINES: [(&str, &str, usize, &str); 20] = [
     ("src/broker", "refused", 0, ""),
     ("src/broker", "Refused", 0, ""),
     ("src/broker", "NotFound", 0, ""),
@@ -62,12 +62,15 @@ const LINES: [(&str, &str, usize, &str); 18] = [
     ("src/broker", "note_refusal", 2, ""),
     ("src/broker", "no_token", 1, ""),
     ("src/broker", "refuse_pairing", 0, ""),
+    ("src/device_auth", "stranger", 0, "'{client}' "),
+    ("src/device_auth", "not_its_key", 1, ""),
     ("src/store/sqlite", "append", 3, ""),
     ("src/store/sqlite", "push_str", 0, ""),
 ];
 
 /// Variables that become the detail of a record, or a refusal.
-const ASSIGNED: [(&str, &str); 3] = [("src/broker", "detail"), ("src/broker", "why"), ("src/store/sqlite", "detail")];
+const ASSIGNED: [(&str, &str); 4] =
+    [("src/broker", "detail"), ("src/broker", "why"), ("src/device_auth", "detail"), ("src/store/sqlite", "detail")];
 
 /// A text, and the form for many if it is about a count.
 type Text = (String, Option<String>);
