@@ -188,7 +188,9 @@ pub fn unmarked_in_template(template: &str) -> Vec<String> {
         }
         found.push(text.trim().to_owned());
     }
-    found.retain(|text| text.replace("Pairgate", "").chars().any(char::is_alphabetic));
+    let is_same_everywhere =
+        |text: &str| text.replace("Pairgate", "").replace("UTC", "").chars().all(|letter| !letter.is_alphabetic());
+    found.retain(|text| !is_same_everywhere(text));
     found
 }
 
@@ -200,7 +202,7 @@ fn unmarked_arguments(template: &str) -> Vec<String> {
             let mut rest = inside;
             while let Some(at) = rest.find('"') {
                 let Some((text, behind)) = string(&rest[at..]) else { break };
-                if text.trim().contains(' ') && !is_marked(behind) {
+                if text.trim().contains(' ') && !text.contains('=') && !is_marked(behind) {
                     found.push(text);
                 }
                 rest = behind;
