@@ -188,8 +188,12 @@ pub fn unmarked_in_template(template: &str) -> Vec<String> {
         }
         found.push(text.trim().to_owned());
     }
-    let is_same_everywhere =
-        |text: &str| text.replace("Pairgate", "").replace("UTC", "").chars().all(|letter| !letter.is_alphabetic());
+    // Attributes that a macro writes are no text.
+    let is_attribute = |word: &str| word.ends_with("=\"\"");
+    let is_same_everywhere = |text: &str| {
+        let rest = text.replace("Pairgate", "").replace("UTC", "");
+        rest.split_whitespace().all(|word| is_attribute(word) || !word.chars().any(char::is_alphabetic))
+    };
     found.retain(|text| !is_same_everywhere(text));
     found
 }
