@@ -280,6 +280,20 @@ mod tests {
         assert_eq!(tn(3, "{0} device", "{0} devices"), "3 devices");
     }
 
+    /// Else a line would be shown as another that happens to fit.
+    #[test]
+    fn each_line_with_holes_is_found_as_itself() {
+        for language in LANGUAGES.iter().skip(1) {
+            let lines = &language.texts.holed;
+            assert!(lines.len() > 50, "{}: {}", language.code, lines.len());
+            for (pieces, translation) in lines {
+                let line = pieces.join("x");
+                let found = lines.iter().find(|(pieces, _)| filled(&line, pieces).is_some());
+                assert_eq!(found.map(|(_, translation)| translation), Some(translation), "{line}");
+            }
+        }
+    }
+
     #[test]
     fn languages_are_chosen_by_cookie_code_and_preference() {
         let wants = |value: &str| {

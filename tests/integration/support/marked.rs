@@ -179,7 +179,7 @@ pub fn unmarked_in_template(template: &str) -> Vec<String> {
     let html = [("<code>", "</code>"), ("<svg", "</svg>")]
         .iter()
         .fold(html, |text, (open, close)| without(&text, open, close));
-    let mut found = Vec::new();
+    let mut found = unmarked_arguments(template);
     for (number, part) in html.split('<').enumerate() {
         let (tag, text) = if number == 0 { ("", part) } else { part.split_once('>').unwrap_or((part, "")) };
         for name in SEEN {
@@ -188,7 +188,31 @@ pub fn unmarked_in_template(template: &str) -> Vec<String> {
         }
         found.push(text.trim().to_owned());
     }
-    found.retain(|text| text.replace("Pairgate", "").chars().any(char::is_alphabetic));
+    // Attributes that a macro writes are no text.
+    let is_attribute = |word: &str| word.ends_with("=\"\"");
+    let is_same_everywhere = |text: &str| {
+        let rest = text.replace("Pairgate", "").replace("UTC", "");
+        rest.split_whitespace().all(|word| is_attribute(word) || !word.chars().any(char::is_alphabetic))
+    };
+    found.retain(|text| !is_same_everywhere(text));
+    found
+}
+
+/// Texts of several words within `{{ … }}` and `{% … %}`, such as those that are handed to a macro.
+fn unmarked_arguments(template: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (open, close) in [("{{", "}}"), ("{%", "%}")] {
+        for inside in template.split(open).skip(1).filter_map(|rest| rest.split(close).next()) {
+            let mut rest = inside;
+            while let Some(at) = rest.find('"') {
+                let Some((text, behind)) = string(&rest[at..]) else { break };
+                if text.trim().contains(' ') && !text.contains('=') && !is_marked(behind) {
+                    found.push(text);
+                }
+                rest = behind;
+            }
+        }
+    }
     found
 }
 
@@ -209,6 +233,6 @@ fn the_reader_reads_what_it_should() {
     assert_eq!(strings(calls(code, "tn")[0][2]), ["many"]);
     assert_eq!(strings(r#"format!("{a} and {}: {{x}}", "also"), "yes""#), ["{0} and {1}: {x}", "also", "yes"]);
     assert_eq!(marked_in_template(r#"<a class="b" title="{{ "c"|t }}">{{ "d {0}"|tf(e) }}</a>"#), ["c", "d {0}"]);
-    let template = r#"{# no #}<p title="Seen" class="no">{{ "marked"|t }} Also {% if x == "no" %}<code>no</code>{% endif %} Pairgate</p>"#;
-    assert_eq!(unmarked_in_template(template), ["Seen", "Also  Pairgate"]);
+    let template = r#"{# no #}{% call row("To a macro") %}{% if x == "no" %}<p title="Seen" class="no">{{ "marked"|t }} Also {% if x == "no" %}<code>no</code>{% endif %} Pairgate</p>"#;
+    assert_eq!(unmarked_in_template(template), ["To a macro", "Seen", "Also  Pairgate"]);
 }
