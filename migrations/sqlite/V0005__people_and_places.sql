@@ -19,10 +19,8 @@ ALTER TABLE operator_roles_by_site RENAME TO operator_roles;
 ALTER TABLE operators ADD COLUMN sso_issuer TEXT;
 ALTER TABLE operators ADD COLUMN sso_subject TEXT;
 ALTER TABLE operators ADD COLUMN signed_in_at INTEGER;                    -- last, in any way
-ALTER TABLE operators ADD COLUMN passkey_handle BLOB;                     -- 16 random bytes: the user handle of WebAuthn
 ALTER TABLE operators ADD COLUMN signed_out_at INTEGER;                   -- everywhere: approvals before it are void (A-047)
 CREATE UNIQUE INDEX operators_by_sso ON operators (sso_issuer, sso_subject) WHERE sso_subject IS NOT NULL;
-CREATE UNIQUE INDEX operators_by_passkey_handle ON operators (passkey_handle) WHERE passkey_handle IS NOT NULL;
 
 CREATE TABLE passkeys (
     credential BLOB PRIMARY KEY,               -- WebAuthn credential id

@@ -131,7 +131,7 @@ impl Broker {
         let resource = self.resource(&grant.resource).ok_or_else(over)?;
         let site = self.store.site(&device.facts.site).await?;
         let on_site = site.as_ref().zip(grant.peer).and_then(|(site, peer)| site.has_address(peer));
-        let shown = self.shown_digest(&grant, &device, on_site);
+        let shown = self.shown_digest(caller, &grant, &device, on_site);
         Ok(Review {
             site: site.map_or_else(String::new, |site| site.name),
             on_site,
@@ -210,7 +210,8 @@ impl Broker {
         self.store.pending_grants(&caller.reach(), self.now(), limit).await
     }
 
-    fn shown_digest(&self, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
+    /// With the session in it: what another page of the same person relayed does not fit here.
+    fn shown_digest(&self, caller: &Caller, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
         let shown = serde_json::json!([
             grant.id,
             device.id,
@@ -221,7 +222,8 @@ impl Broker {
             grant.resource,
             grant.peer,
             on_site,
-            grant.claim.as_ref().map(|claim| claim.at)
+            grant.claim.as_ref().map(|claim| claim.at),
+            caller.session.map(|session| b64u(&session))
         ]);
         b64u(&self.shown_key.tag(&[shown.to_string().as_bytes()]))
     }

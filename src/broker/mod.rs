@@ -12,6 +12,7 @@
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`administration`] | what administrators see of other people, and do to them |
 //! | [`sso`] | signing in at the organisation's identity provider |
+//! | [`passkeys`] | add, use and remove passkeys |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
 pub mod pairing;
+pub mod passkeys;
 pub mod people;
 pub mod refusals;
 pub mod registry;
@@ -121,6 +123,9 @@ pub struct Broker {
     user_code_key: MacKey,
     refresh_key: MacKey,
     csrf_key: MacKey,
+    passkey_key: MacKey,
+    /// Without it, passkeys can't work at this address.
+    webauthn: Option<webauthn_rs::Webauthn>,
     shown_key: MacKey,
     pacer: pacing::Pacer,
     refusals: refusals::Refusals,
@@ -285,6 +290,8 @@ impl Broker {
             user_code_key: master.mac_key("user code"),
             refresh_key: master.mac_key("refresh token"),
             csrf_key: master.mac_key("csrf token"),
+            passkey_key: master.mac_key("passkey user handle"),
+            webauthn: passkeys::webauthn(&issuer),
             shown_key: master.mac_key("shown on the approve page"),
             pacer: pacing::Pacer::default(),
             refusals: refusals::Refusals::default(),

@@ -6,7 +6,7 @@ use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event, one_line};
 use crate::model::operator::{EVERYWHERE, FRESH, LINK_LIFETIME, Operator, Role, SESSION_ABSOLUTE, SignInMethod};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, is_equal, sha256};
-use crate::store::{LiveSession, NewSession, StoreError};
+use crate::store::{LiveSession, NewSession, SessionOfPerson, StoreError};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Session {
     pub operator: Operator,
     /// When the person last proved who it is.
     pub fresh_at: Timestamp,
+    /// How the person proved it.
+    pub method: SignInMethod,
 }
 
 impl Session {
@@ -40,6 +42,11 @@ impl Session {
             peer,
         }
     }
+}
+
+/// What a page calls a session: not its id, nor anything that opens it.
+pub fn session_handle(hash: &Bytes32) -> String {
+    b64u(&hash[..12])
 }
 
 /// A browser in front of which nobody has proved yet who it is.
@@ -70,6 +77,11 @@ fn last_administrator(name: &str) -> UseCaseError {
 }
 
 impl Broker {
+    /// Has the person of this session proved lately who it is?
+    pub fn is_fresh(&self, session: &Session) -> bool {
+        self.now().since(session.fresh_at) <= FRESH
+    }
+
     /// For what is dangerous: a session that was taken over, or left open, is not enough.
     ///
     /// # Errors
@@ -286,13 +298,13 @@ impl Broker {
     pub async fn session(&self, cookie: &str) -> Result<Option<Session>, StoreError> {
         let Some(id) = bytes32_from_b64u(cookie) else { return Ok(None) };
         let (hash, now) = (sha256(&[&id]), self.now());
-        let Some(LiveSession { operator, seen_at, fresh_at }) = self.store.session(&hash, now).await? else {
+        let Some(LiveSession { operator, seen_at, fresh_at, method }) = self.store.session(&hash, now).await? else {
             return Ok(None);
         };
         if now.since(seen_at) >= TOUCH_EVERY {
             self.store.touch_session(&hash, now).await?;
         }
-        Ok(Some(Session { hash, operator, fresh_at }))
+        Ok(Some(Session { hash, operator, fresh_at, method }))
     }
 
     /// Signs out.
@@ -301,6 +313,36 @@ impl Broker {
     /// If the store fails.
     pub async fn sign_out(&self, session: &Session, peer: Option<IpAddr>) -> Result<(), StoreError> {
         self.store.end_session(&session.hash, &self.context(&session.caller(peer))).await
+    }
+
+    /// The living sessions of the person whose session this is, the last used first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn sessions(&self, session: &Session) -> Result<Vec<SessionOfPerson>, StoreError> {
+        self.store.sessions_of(session.operator.id, self.now()).await
+    }
+
+    /// Ends a session of the same person, by its [`session_handle`].
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn end_session(&self, session: &Session, handle: &str, peer: Option<IpAddr>) -> Result<(), UseCaseError> {
+        let sessions = self.sessions(session).await?;
+        let Some(found) = sessions.iter().find(|found| session_handle(&found.hash) == handle) else {
+            return Err(UseCaseError::refused("that session is over already"));
+        };
+        Ok(self.store.end_session(&found.hash, &self.context(&session.caller(peer))).await?)
+    }
+
+    /// Ends all sessions of the person, this one too; what the person approved before and no device has fetched is void.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn sign_out_everywhere(&self, session: &Session, peer: Option<IpAddr>) -> Result<(), StoreError> {
+        self.store.sign_out_everywhere(session.operator.id, &self.context(&session.caller(peer))).await?;
+        self.wake.everybody();
+        Ok(())
     }
 
     /// The token that forms of this session carry. Derived, so there is nothing to store.

@@ -1,7 +1,7 @@
 //! `pairgate serve`, and the composition root: from configuration to a running broker.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -84,11 +84,14 @@ pub async fn open_broker(
     Ok(Broker::open(parts, accept_clock).await?)
 }
 
-/// The issuer: as configured, or the listening address.
+/// The issuer: as configured, or the listening address; that of this machine alone by its name, because browsers have no passkeys for a number.
 pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
-    match &config.public_url {
-        Some(url) => Ok(url.clone()),
-        None => Ok(Url::parse(&format!("{}://{listen}", if config.tls.is_some() { "https" } else { "http" }))?),
+    let is_local = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].contains(&listen.ip());
+    match (&config.public_url, &config.tls) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(_)) => Ok(Url::parse(&format!("https://{listen}"))?),
+        (None, None) if is_local => Ok(Url::parse(&format!("http://localhost:{}", listen.port()))?),
+        (None, None) => Ok(Url::parse(&format!("http://{listen}"))?),
     }
 }
 

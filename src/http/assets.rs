@@ -1,4 +1,4 @@
-//! The stylesheet, the script and the icon: built in, named by their content, kept by browsers for a year.
+//! The stylesheet, the scripts and the icon: built in, named by their content, kept by browsers for a year.
 
 use std::sync::LazyLock;
 
@@ -22,6 +22,8 @@ pub struct Assets {
     pub css: Asset,
     /// `live.js`.
     pub js: Asset,
+    /// `passkey.js`.
+    pub passkey: Asset,
     /// `icon.svg`.
     pub icon: Asset,
 }
@@ -36,13 +38,14 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     Assets {
         css: asset("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")),
         js: asset("live", "js", "text/javascript; charset=utf-8", include_str!("assets/live.js")),
+        passkey: asset("passkey", "js", "text/javascript; charset=utf-8", include_str!("assets/passkey.js")),
         icon: asset("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")),
     }
 });
 
 /// `GET /assets/{name}`.
 pub async fn serve(Path(name): Path<String>) -> Response {
-    let found = [&ASSETS.css, &ASSETS.js, &ASSETS.icon]
+    let found = [&ASSETS.css, &ASSETS.js, &ASSETS.passkey, &ASSETS.icon]
         .into_iter()
         .find(|asset| asset.href.strip_prefix("/assets/") == Some(&name));
     let Some(asset) = found else { return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response() };

@@ -175,6 +175,12 @@ pub fn is_return_path(path: &str) -> bool {
     is_plain && path.len() <= 256 && (path.starts_with("/approve?user_code=") || path.starts_with("/pair/"))
 }
 
+/// A path on this host and nothing else (R-9700-02).
+pub fn is_own_path(path: &str) -> bool {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.~%+".contains(&byte));
+    is_plain && path.len() <= 512 && path.starts_with('/') && !path.contains("//") && !path.contains("..")
+}
+
 /// A session's cookie, as [`set_cookie`] takes it.
 pub fn session_cookie(id: &str) -> String {
     format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax")
@@ -320,6 +326,18 @@ mod tests {
             "/approve?user_code=<script>",
         ] {
             assert!(!is_return_path(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_own_paths_are_returned_to() {
+        for good in ["/", "/devices?q=lobby+printer&page=2", "/pair/AAAA?key=b-_C", "/devices?q=%C3%A9"] {
+            assert!(is_own_path(good), "{good}");
+        }
+        for bad in
+            ["//evil.example", "https://evil.example", "/\\evil.example", "/a//b", "/../x", "", "/x\r\nSet-Cookie:a"]
+        {
+            assert!(!is_own_path(bad), "{bad}");
         }
     }
 

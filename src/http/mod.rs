@@ -8,6 +8,8 @@
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
+//! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
+//! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -27,6 +29,7 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::http::places::Places;
 
+pub mod account;
 pub mod approve;
 pub mod assets;
 pub mod audit;
@@ -38,6 +41,7 @@ pub mod lang;
 pub mod operators;
 pub mod overview;
 pub mod pair;
+pub mod passkeys;
 pub mod places;
 pub mod present;
 pub mod qr;
@@ -137,7 +141,13 @@ pub fn router(edge: Edge) -> Router {
         .route("/sign-in/sso/callback", get(sso::callback))
         .route("/operators", get(operators::list).post(operators::add))
         .route("/operators/{name}", get(operators::show).post(operators::act))
+        .route("/sign-in/again", get(sign_in::again))
+        .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))
+        .route("/sign-in/passkey/finish", post(passkeys::finish_sign_in))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/account", get(account::show).post(account::act))
+        .route("/account/passkeys/begin", post(passkeys::begin_adding))
+        .route("/account/passkeys/finish", post(passkeys::finish_adding))
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}", get(devices::show).post(devices::act))
         .route("/pair", get(pair::list).post(pair::window))

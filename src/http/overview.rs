@@ -35,6 +35,7 @@ async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, Sto
     let window_open = broker.window(&WindowSubject::Site(DEFAULT_SITE.into())).await?;
     Ok(OverviewPage {
         chrome: chrome(edge, &signed_in.session, "Overview", "overview").await,
+        offers_passkey: broker.lacks_passkey(&signed_in.session).await?,
         pairings: pairings.iter().take(ROWS as usize).map(|found| pending_pairing(found, now)).collect(),
         sign_ins: grants.iter().map(|found| pending_sign_in(found, signed_in, now)).collect(),
         signed_in_today,

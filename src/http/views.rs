@@ -176,6 +176,8 @@ pub struct TimelineEntry {
 pub struct OverviewPage {
     /// What surrounds the page.
     pub chrome: Chrome,
+    /// Should the person have a passkey, and has none?
+    pub offers_passkey: bool,
     /// Pairings that wait.
     pub pairings: Vec<PendingPairing>,
     /// Sign-ins that wait.
@@ -480,12 +482,16 @@ pub struct AuditPage {
     pub verified: Option<String>,
 }
 
-/// Sign in by a link from the terminal.
+/// Sign in: with a passkey, or by a link from the terminal.
 #[derive(Debug, Clone, Template)]
 #[template(path = "sign_in.html")]
 pub struct SignInPage {
     /// What surrounds the page.
     pub chrome: Chrome,
+    /// Can passkeys work at this address?
+    pub passkeys: bool,
+    /// Address of the script for them.
+    pub script: &'static str,
     /// Token from the link.
     pub token: Option<String>,
     /// Name of the operator whom the link is for.

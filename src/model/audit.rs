@@ -98,6 +98,10 @@ events! {
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
     SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
+    PasskeyAdded "passkey.added" Info "passkey added";
+    PasskeyRemoved "passkey.removed" Info "passkey removed";
+    PasskeyRefused "passkey.refused" Refusal "a passkey was refused";
+    PasskeyCloned "passkey.cloned" Alert "a passkey counted backwards: was it copied? it was refused";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
     SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";

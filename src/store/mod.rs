@@ -18,6 +18,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod passkeys;
 mod people;
 mod sessions;
 pub mod sqlite;
@@ -27,6 +28,7 @@ pub use devices::*;
 pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
+pub use passkeys::*;
 pub use people::*;
 pub use sessions::*;
 
@@ -45,8 +47,14 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + AuditStore> Store for S {}
+pub trait Store:
+    DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + PasskeyStore + AuditStore
+{
+}
+impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + PasskeyStore + AuditStore> Store
+    for S
+{
+}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

@@ -34,8 +34,10 @@ pub struct LiveSession {
     pub operator: Operator,
     /// When it was last written as seen.
     pub seen_at: Timestamp,
-    /// When the person last proved who it is.
+    /// When the person proved who it is.
     pub fresh_at: Timestamp,
+    /// How.
+    pub method: SignInMethod,
 }
 
 /// A session as its owner sees it in a list.

@@ -8,7 +8,7 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 32] = [
+const ROUTES: [(&str, &str); 39] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -41,6 +41,13 @@ const ROUTES: [(&str, &str); 32] = [
     ("POST", "/introspect"),
     ("GET", "/approve?user_code=PRN-WDJB-MJHTX"),
     ("GET", "/devices?q=lobby"),
+    ("GET", "/account"),
+    ("POST", "/account"),
+    ("GET", "/sign-in/again?back=/account"),
+    ("POST", "/sign-in/passkey/begin"),
+    ("POST", "/sign-in/passkey/finish"),
+    ("POST", "/account/passkeys/begin"),
+    ("POST", "/account/passkeys/finish"),
 ];
 
 async fn ask(test: &TestBroker, method: &str, path: &str, headers: &[(&str, &str)]) -> pairgate::simulator::RawAnswer {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
 
+mod account;
 mod acme;
 mod approval;
 mod architecture;
@@ -20,6 +21,7 @@ mod openapi;
 mod operators;
 mod pages;
 mod pairing;
+mod passkeys;
 mod private_key_jwt;
 mod resource;
 mod rotation;

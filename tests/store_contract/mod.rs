@@ -30,6 +30,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod passkeys;
 mod sessions;
 mod sqlite;
 
@@ -368,6 +369,11 @@ macro_rules! contract {
                     of_many_who_disable_at_once_one_did
                     guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
                     guesses_at_once_are_all_counted
+                }
+                passkeys {
+                    a_passkey_is_one_persons_and_found_while_that_person_may
+                    a_person_has_so_many_passkeys_and_no_more
+                    of_many_uses_of_one_proof_at_once_one_opens_a_session
                 }
                 sessions {
                     a_session_is_opened_for_whoever_may_and_listed

@@ -114,11 +114,18 @@ pub async fn of_many_who_take_a_ceremony_at_once_one_did(bench: Bench) {
 
 pub async fn ceremonies_are_bounded_a_091(bench: Bench) {
     let store = &bench.store;
-    for index in 0..=MAX_CEREMONIES {
-        let index = u64::from(index);
-        let (name, expires_at) = (format!("{index}"), at(300).plus(std::time::Duration::from_millis(index)));
-        store.start_ceremony(&bytes(&name), "add", "state", expires_at, at(0)).await.unwrap();
+    let start = |index: u32| {
+        let store = std::sync::Arc::clone(store);
+        async move {
+            let expires_at = at(300).plus(std::time::Duration::from_millis(index.into()));
+            store.start_ceremony(&bytes(&index.to_string()), "add", "state", expires_at, at(0)).await.unwrap();
+        }
+    };
+    // Many at once, so that they share transactions.
+    for first in (0..MAX_CEREMONIES).step_by(256) {
+        (first..first + 256).map(start).collect::<tokio::task::JoinSet<()>>().join_all().await;
     }
+    start(MAX_CEREMONIES).await;
     let take =
         async |index: u32| store.take_ceremony(&bytes(&index.to_string()), "add", at(1)).await.unwrap().is_some();
     assert!(!take(0).await, "the oldest made room");

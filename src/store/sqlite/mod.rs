@@ -21,6 +21,7 @@ mod grants;
 mod operators;
 mod pairings;
 mod people;
+mod passkeys;
 mod sessions;
 mod signing_keys;
 mod writer;

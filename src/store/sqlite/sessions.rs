@@ -47,12 +47,16 @@ pub(super) fn by(name: &str, context: &Context) -> Context {
     Context { actor: Actor::Operator(name.to_owned()), ..context.clone() }
 }
 
+fn method(word: &str) -> rusqlite::Result<SignInMethod> {
+    SignInMethod::parse(word).ok_or_else(|| corrupt("sessions.method"))
+}
+
 fn session_of_person(row: &Row<'_>) -> rusqlite::Result<SessionOfPerson> {
     Ok(SessionOfPerson {
         hash: row.get(0)?,
         started_at: Timestamp::from_millis(row.get(1)?),
         seen_at: Timestamp::from_millis(row.get(2)?),
-        method: SignInMethod::parse(&row.get::<_, String>(3)?).ok_or_else(|| corrupt("sessions.method"))?,
+        method: method(&row.get::<_, String>(3)?)?,
         peer: row.get(4)?,
         agent: row.get(5)?,
     })
@@ -94,7 +98,7 @@ impl SessionStore for SqliteStore {
 
     async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>> {
         let sql = format!(
-            "SELECT {OPERATOR}, s.seen_at, s.fresh_at {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
+            "SELECT {OPERATOR}, s.seen_at, s.fresh_at, s.method {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
              AND o.disabled_at IS NULL"
         );
         let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
@@ -104,6 +108,7 @@ impl SessionStore for SqliteStore {
                     operator: operator(row)?,
                     seen_at: Timestamp::from_millis(row.get("seen_at")?),
                     fresh_at: Timestamp::from_millis(row.get("fresh_at")?),
+                    method: method(&row.get::<_, String>("method")?)?,
                 })
             })
         })

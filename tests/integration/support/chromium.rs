@@ -136,7 +136,7 @@ pub fn environment(name: &str) -> Option<String> {
 /// A command of Chromium's driver that is not in the WebDriver standard.
 #[derive(Debug)]
 struct Extension {
-    path: &'static str,
+    path: String,
     body: Value,
 }
 
@@ -151,10 +151,28 @@ impl WebDriverCompatibleCommand for Extension {
 }
 
 impl Chromium {
+    async fn command(&self, path: &str, body: Value) -> Value {
+        self.client.issue_cmd(Extension { path: path.to_owned(), body }).await.unwrap()
+    }
+
+    /// A virtual authenticator (WebAuthn Level 3, section 11): inside the machine, keeps passkeys, and checks who is there if `verifies`.
+    pub async fn plug_authenticator_in(&self, verifies: bool) -> String {
+        let authenticator = json!({
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+            "hasUserVerification": true, "isUserConsenting": true, "isUserVerified": verifies,
+        });
+        self.command("webauthn/authenticator", authenticator).await.as_str().unwrap().to_owned()
+    }
+
+    /// From now on it checks who is there, or lets everybody in.
+    pub async fn set_verified(&self, authenticator: &str, verifies: bool) {
+        self.command(&format!("webauthn/authenticator/{authenticator}/uv"), json!({"isUserVerified": verifies})).await;
+    }
+
     /// A command of the DevTools protocol.
     pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
-        self.client.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.unwrap()
+        self.command("goog/cdp/execute", body).await
     }
 
     async fn set_screen(&self, look: Look) {
@@ -207,8 +225,7 @@ impl Chromium {
 
     /// What the browser's console says since the last call.
     pub async fn console(&self) -> Vec<Value> {
-        let entries =
-            self.client.issue_cmd(Extension { path: "se/log", body: json!({"type": "browser"}) }).await.unwrap();
+        let entries = self.command("se/log", json!({"type": "browser"})).await;
         entries.as_array().cloned().unwrap_or_default()
     }
 

@@ -30,6 +30,7 @@ use pairgate::tls::server::{HANDSHAKE_TIMEOUT, TlsDoor};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub mod authenticator;
 pub mod child;
 pub mod chromium;
 pub mod maker;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
     pub has_tls: bool,
+    /// The issuer is `localhost`: browsers have passkeys there.
+    pub is_localhost: bool,
     pub client_ca: Vec<Vec<u8>>,
     pub client_crl: Vec<Vec<u8>>,
     pub client_cert_header: bool,
@@ -62,6 +65,7 @@ impl Default for Setup {
             kinds: Config::default().kinds,
             resources: Vec::new(),
             has_tls: false,
+            is_localhost: false,
             client_ca: Vec::new(),
             client_crl: Vec::new(),
             client_cert_header: false,
@@ -93,6 +97,11 @@ impl TestBroker {
         Self::with(Setup::default()).await
     }
 
+    /// At an address with a name, where browsers have passkeys.
+    pub async fn at_localhost() -> Self {
+        Self::with(Setup { is_localhost: true, ..Setup::default() }).await
+    }
+
     /// With one kind changed.
     pub async fn with_kind(id: &str, change: impl FnOnce(&mut Kind)) -> Self {
         let mut setup = Setup::default();
@@ -120,7 +129,12 @@ impl TestBroker {
         let listener = TcpListener::bind(address).await.unwrap();
         let mtls_listener = TcpListener::bind((address.ip(), 0)).await.unwrap();
         let scheme = if setup.has_tls { "https" } else { "http" };
-        let issuer = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let local = listener.local_addr().unwrap();
+        let issuer = if setup.is_localhost {
+            format!("{scheme}://localhost:{}", local.port())
+        } else {
+            format!("{scheme}://{local}")
+        };
         let mtls = format!("https://{}", mtls_listener.local_addr().unwrap());
         let ca = LocalCa::in_data(data.path());
         let mut client_trust = ClientTrust::default();
@@ -177,7 +191,7 @@ impl TestBroker {
             serving.await.unwrap();
         }
         drop(broker);
-        let address = issuer.split_once("://").unwrap().1.parse().unwrap();
+        let address = issuer.split_once("://").unwrap().1.replace("localhost", "127.0.0.1").parse().unwrap();
         Self::on(data, address, clock, setup).await
     }
 
