@@ -1,7 +1,7 @@
 //! People as the identity provider and administrators see them.
 
 use pairgate::model::operator::{EVERYWHERE, Rights, Role, SESSION_IDLE, SignInMethod};
-use pairgate::store::{NewSession, Person, SsoIdentity};
+use pairgate::store::{NewPasskey, NewSession, Person, SsoIdentity};
 
 use super::{Bench, at, bytes, how_many, when};
 
@@ -90,6 +90,24 @@ pub async fn people_are_listed_with_what_they_have(bench: Bench) {
     bench.store.end_session(&bytes("one"), &when(30)).await.unwrap();
     let dana = person(&bench, "dana", 31).await;
     assert_eq!((dana.seen_at, dana.sessions), (Some(at(10)), 0), "when it signed in last is still known");
+}
+
+pub async fn all_passkeys_of_a_person_are_removed(bench: Bench) {
+    let store = &bench.store;
+    for name in ["dana", "emil"] {
+        let operator = bench.operator(name, Role::Approver).await;
+        for key in ["blue", "red"] {
+            let credential = format!("{name} {key}").into_bytes();
+            let new = NewPasskey { credential, operator, name: key.into(), data: "{}".into() };
+            assert!(store.add_passkey(&new, &when(1)).await.unwrap());
+        }
+    }
+    let known = bench.records().await.len();
+    assert_eq!(store.remove_passkeys("dana", &when(2)).await.unwrap(), 2);
+    assert_eq!(store.remove_passkeys("dana", &when(2)).await.unwrap(), 0);
+    assert_eq!(store.remove_passkeys("nobody", &when(2)).await.unwrap(), 0);
+    bench.recorded(known, &["operator.passkeys_removed"]).await;
+    assert_eq!((person(&bench, "dana", 3).await.passkeys, person(&bench, "emil", 3).await.passkeys), (0, 2));
 }
 
 pub async fn of_many_who_enable_at_once_one_did(bench: Bench) {
