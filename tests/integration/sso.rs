@@ -105,6 +105,7 @@ async fn prove_anew(browser: &Chromium, test: &TestBroker) {
         browser.see_heading("Who are you?").await;
         browser.click(&format!("button[value='{who}']")).await;
         browser.see_heading(heading).await;
+        browser.assert_calm("anew", &["status of 403"]).await;
     }
     assert_eq!(test.count("operator.sso_refused").await, 1, "another person came back");
 }
