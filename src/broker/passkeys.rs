@@ -214,7 +214,7 @@ impl Broker {
         let is_owner =
             answer.get_user_unique_id().is_some_and(|handle| is_equal(handle, &self.passkey_handle(passkey.operator)));
         let Ok(mut credential) = serde_json::from_str::<Credential>(&passkey.data) else { return Ok(None) };
-        if !is_owner {
+        if !is_owner || is_framed(&answer.response.client_data_json) {
             return Ok(None);
         }
         match webauthn.finish_discoverable_authentication_v2(&answer, state, &credential) {
@@ -248,6 +248,11 @@ impl Broker {
         handle.copy_from_slice(&tag[..16]);
         handle
     }
+}
+
+/// Was it asked for in a frame of somebody else's page? The library looks at that when a passkey is added, but not when it is used.
+fn is_framed(client_data: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(client_data).is_ok_and(|said| said["crossOrigin"] == json!(true))
 }
 
 fn over() -> UseCaseError {
