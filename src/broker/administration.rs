@@ -34,13 +34,7 @@ impl Broker {
     ///
     /// # Errors
     /// If the caller may not, the name is no plain name or taken, or there is no such site.
-    pub async fn add_person_at(
-        &self,
-        caller: &Caller,
-        name: &str,
-        site: &str,
-        role: Role,
-    ) -> Result<(), UseCaseError> {
+    pub async fn add_person_at(&self, caller: &Caller, name: &str, site: &str, role: Role) -> Result<(), UseCaseError> {
         if site == EVERYWHERE {
             self.add_person(caller, name, Some(role)).await?;
             return Ok(());
@@ -104,7 +98,10 @@ fn as_seen_by(caller: &Caller, mut person: Person) -> Option<Person> {
     let administers = |site: &str| caller.rights.role_at(site).is_some_and(Role::may_administer);
     let seen = |rights: &Rights| {
         let mut seen = Rights::default();
-        rights.iter().filter(|(site, _)| *site == EVERYWHERE || administers(site)).for_each(|(site, role)| seen.add(site, role));
+        rights
+            .iter()
+            .filter(|(site, _)| *site == EVERYWHERE || administers(site))
+            .for_each(|(site, role)| seen.add(site, role));
         seen
     };
     person.given = seen(&person.given);
@@ -122,9 +119,22 @@ mod tests {
 
     fn person(rights: Rights) -> Person {
         let at = Timestamp::from_millis(0);
-        let operator =
-            Operator { id: OperatorId(1), name: "dana".into(), rights: rights.clone(), disabled_at: None, added_at: at };
-        Person { operator, given: rights, by_groups: Rights::default(), passkeys: 0, has_sso: false, sessions: 0, seen_at: None }
+        let operator = Operator {
+            id: OperatorId(1),
+            name: "dana".into(),
+            rights: rights.clone(),
+            disabled_at: None,
+            added_at: at,
+        };
+        Person {
+            operator,
+            given: rights,
+            by_groups: Rights::default(),
+            passkeys: 0,
+            has_sso: false,
+            sessions: 0,
+            seen_at: None,
+        }
     }
 
     #[test]

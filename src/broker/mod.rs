@@ -33,9 +33,9 @@ use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{Bytes32, MacKey, MasterKey, Random};
+use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::oidc::Provider;
-use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
 pub mod administration;

@@ -190,8 +190,17 @@ fn rights_of(mapped: &[GroupRole], groups: &[String]) -> Rights {
 fn plain_name(name: &str) -> String {
     let mut plain = String::new();
     for letter in name.chars() {
+        let spelled = match letter {
+            'ä' | 'Ä' => "ae",
+            'ö' | 'Ö' => "oe",
+            'ü' | 'Ü' => "ue",
+            'ß' => "ss",
+            _ => "",
+        };
         if letter.is_ascii_alphanumeric() || "._@".contains(letter) {
             plain.push(letter.to_ascii_lowercase());
+        } else if !spelled.is_empty() {
+            plain.push_str(spelled);
         } else if !plain.is_empty() && !plain.ends_with('-') {
             plain.push('-');
         }
@@ -254,7 +263,8 @@ mod tests {
     fn names_become_plain() {
         for (name, plain) in [
             ("dana@contoso.example", "dana@contoso.example"),
-            ("Dana Müller", "dana-m-ller"),
+            ("Dana Müller-Groß", "dana-mueller-gross"),
+            ("José", "jos"),
             ("\u{202E}anad", "anad"),
             ("<script>alert(1)</script>", "script-alert-1-script"),
             ("д", "person"),

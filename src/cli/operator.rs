@@ -11,8 +11,8 @@ use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
 use crate::model::operator::{EVERYWHERE, Rights, Role};
-use crate::store::Person;
 use crate::simulator::screen::{Paint, terminal_qr};
+use crate::store::Person;
 
 /// Commands on operators.
 #[derive(Debug, clap::Subcommand)]
@@ -129,9 +129,8 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
 }
 
 fn list(people: &[Person], json: bool) -> anyhow::Result<()> {
-    let roles = |rights: &Rights| {
-        rights.iter().map(|(site, role)| (site.to_owned(), role)).collect::<BTreeMap<String, Role>>()
-    };
+    let roles =
+        |rights: &Rights| rights.iter().map(|(site, role)| (site.to_owned(), role)).collect::<BTreeMap<String, Role>>();
     if json {
         let row = |person: &Person| {
             json!({

@@ -125,8 +125,7 @@ impl Sso {
             ConfigError(format!("sso.{name}: {}: {why}", path.display()))
         };
         if let Some(path) = &self.client_secret_file {
-            let text =
-                std::fs::read_to_string(path).map_err(|error| wrong("client_secret_file", path, &error))?;
+            let text = std::fs::read_to_string(path).map_err(|error| wrong("client_secret_file", path, &error))?;
             let secret = text.trim();
             if secret.is_empty() {
                 return Err(wrong("client_secret_file", path, &"it is empty"));

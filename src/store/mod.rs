@@ -51,8 +51,9 @@ pub trait Store:
     DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + PasskeyStore + AuditStore
 {
 }
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + PasskeyStore + AuditStore> Store
-    for S
+impl<
+    S: DeviceStore + PairingStore + GrantStore + OperatorStore + PeopleStore + SessionStore + PasskeyStore + AuditStore,
+> Store for S
 {
 }
 

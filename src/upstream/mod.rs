@@ -83,7 +83,8 @@ impl HttpClient {
     /// # Errors
     /// Why not.
     pub fn check(&self, url: &Url) -> Result<(), &'static str> {
-        let is_protected = url.scheme() == "https" || (url.scheme() == "http" && self.allows_private && is_loopback(url));
+        let is_protected =
+            url.scheme() == "https" || (url.scheme() == "http" && self.allows_private && is_loopback(url));
         if !is_protected {
             return Err("is not https");
         }
@@ -123,7 +124,9 @@ fn is_public(address: IpAddr) -> bool {
         IpAddr::V6(address) => {
             let parts = address.segments();
             // 2000::/3 is what is routed, less documentation and those that hold an IPv4 address.
-            (parts[0] & 0xE000) == 0x2000 && parts[0] != 0x2002 && !(parts[0] == 0x2001 && (parts[1] == 0 || parts[1] == 0xDB8))
+            (parts[0] & 0xE000) == 0x2000
+                && parts[0] != 0x2002
+                && !(parts[0] == 0x2001 && (parts[1] == 0 || parts[1] == 0xDB8))
         }
     }
 }
@@ -150,9 +153,30 @@ mod tests {
     #[test]
     fn private_and_special_addresses_are_not_public() {
         for private in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "192.0.0.8",
-            "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "203.0.113.1", "::1", "::", "fe80::1", "fd00::1",
-            "fc00::1", "::ffff:10.0.0.1", "2002:a00:1::1", "2001:db8::1", "2001:0:1::1", "64:ff9b::a00:1", "ff02::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "203.0.113.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "fc00::1",
+            "::ffff:10.0.0.1",
+            "2002:a00:1::1",
+            "2001:db8::1",
+            "2001:0:1::1",
+            "64:ff9b::a00:1",
+            "ff02::1",
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
         }

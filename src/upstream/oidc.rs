@@ -19,10 +19,10 @@ use openidconnect::core::{
     CoreRevocationErrorResponse, CoreSubjectIdentifierType, CoreTokenIntrospectionResponse, CoreTokenType,
 };
 use openidconnect::{
-    AsyncHttpClient, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenClaims, IdTokenFields, IssuerUrl, Nonce, PkceCodeChallenge,
-    PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError, StandardErrorResponse, StandardTokenResponse,
-    TokenResponse as _,
+    AsyncHttpClient, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken,
+    EmptyExtraTokenFields, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenClaims,
+    IdTokenFields, IssuerUrl, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+    SignatureVerificationError, StandardErrorResponse, StandardTokenResponse, TokenResponse as _,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -273,7 +273,9 @@ impl Provider {
         let promises_iss = metadata.additional_metadata().authorization_response_iss_parameter_supported;
         // Without this, the code of another provider could be sent here (mix-up, RFC 9207 section 2.4).
         match &answer.iss {
-            Some(iss) if *iss != self.settings.issuer => return Err(SsoError::Foreign("the answer is of another issuer")),
+            Some(iss) if *iss != self.settings.issuer => {
+                return Err(SsoError::Foreign("the answer is of another issuer"));
+            }
             None if promises_iss => return Err(SsoError::Foreign("the answer does not say of which issuer it is")),
             _ => {}
         }
@@ -347,9 +349,7 @@ impl Provider {
         let unreachable = |error: &dyn std::error::Error| SsoError::Unreachable(chain(error));
         let issuer = IssuerUrl::new(self.settings.issuer.clone()).map_err(|error| unreachable(&error))?;
         // Checks that the metadata is of this very issuer, and fetches the keys.
-        let metadata = Metadata::discover_async(issuer, &self.http)
-            .await
-            .map_err(|error| unreachable(&error))?;
+        let metadata = Metadata::discover_async(issuer, &self.http).await.map_err(|error| unreachable(&error))?;
         let token_endpoint = metadata.token_endpoint().map(|endpoint| endpoint.url());
         for url in [Some(metadata.authorization_endpoint().url()), token_endpoint].into_iter().flatten() {
             self.http.check(url).map_err(|why| SsoError::Unreachable(format!("{url} {why}")))?;
@@ -435,7 +435,8 @@ fn identity(claims: &Claims, settings: &Sso) -> Result<Identity, SsoError> {
         }
         _ => Vec::new(),
     };
-    let name = claims.preferred_username().map(|name| name.as_str()).or_else(|| claims.email().map(|mail| mail.as_str()));
+    let name =
+        claims.preferred_username().map(|name| name.as_str()).or_else(|| claims.email().map(|mail| mail.as_str()));
     Ok(Identity {
         issuer: settings.issuer.clone(),
         subject: subject.to_owned(),

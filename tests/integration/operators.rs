@@ -80,7 +80,10 @@ async fn roles_are_given_and_taken_per_site_and_hold_at_once() {
     assert_eq!(emil.get("/operators").await.status, 403);
     assert_eq!(role("rome", "viewer").await.status, 404);
     assert_eq!(role("berlin", "root").await.status, 422);
-    assert_eq!(dana.post("/operators/nobody", &[("action", "role"), ("site", "*"), ("role", "viewer")]).await.status, 404);
+    assert_eq!(
+        dana.post("/operators/nobody", &[("action", "role"), ("site", "*"), ("role", "viewer")]).await.status,
+        404
+    );
     assert_eq!(dana.post("/operators/emil", &[("action", "dance")]).await.status, 422);
 }
 
@@ -93,7 +96,9 @@ async fn a_sites_administrator_sees_and_changes_nothing_of_other_sites_a_080() {
     test.broker.set_role(&SHELL(), "ben", "paris", Some(Role::Approver)).await.unwrap();
     test.visitor("dana", Role::Admin).await;
     let list = bea.get("/operators").await.body;
-    assert!(list.contains("/operators/ben") && list.contains("/operators/dana") && list.contains("technician at Berlin"));
+    assert!(
+        list.contains("/operators/ben") && list.contains("/operators/dana") && list.contains("technician at Berlin")
+    );
     assert!(!list.contains("pam") && !list.to_lowercase().contains("paris"), "{list}");
     let ben = bea.get("/operators/ben").await.body;
     assert!(!ben.to_lowercase().contains("paris") && !ben.contains("value=\"link\""), "{ben}");

@@ -113,7 +113,10 @@ async fn what_is_asked_of_the_provider_is_bound_to_this_browser() {
     assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", answer.body);
     let asked = bench.rogue.asked();
     assert_eq!(challenge(&asked[0]["code_verifier"]), begun.asks["code_challenge"], "PKCE");
-    assert_eq!((asked.len(), asked[0]["grant_type"].as_str(), asked[0]["code"].as_str()), (1, "authorization_code", "c0de"));
+    assert_eq!(
+        (asked.len(), asked[0]["grant_type"].as_str(), asked[0]["code"].as_str()),
+        (1, "authorization_code", "c0de")
+    );
     // And the session is one: with the roles of the groups, opened by this method.
     let visitor = Visitor { cookie: session(&answer).unwrap(), ..bench.test.passer_by() };
     assert_eq!(visitor.get("/operators").await.status, 200);
@@ -176,7 +179,9 @@ async fn an_answer_counts_once() {
     assert!(session(&bench.come_back(&begun.cookie, &answer).await).is_some());
     assert!(is_refused(&bench.come_back(&begun.cookie, &answer).await), "replayed");
     assert_eq!(bench.rogue.asked().len(), 1, "the code went out once");
-    bench.rogue.change(|says| says.token_error = Some(json!({"error": "invalid_grant", "error_description": "used <b>before</b>"})));
+    bench.rogue.change(|says| {
+        says.token_error = Some(json!({"error": "invalid_grant", "error_description": "used <b>before</b>"}))
+    });
     let refused = bench.sign_in(|_| {}).await;
     assert!(is_refused(&refused) && refused.body.contains("used &#60;b&#62;before&#60;/b&#62;"), "{}", refused.body);
 }
@@ -223,7 +228,10 @@ async fn an_id_token_that_is_not_wholly_good_signs_nobody_in_a_048() {
         ("another key", signed("ES256", SignedBy::Another)),
         ("another algorithm's name", signed("RS256", SignedBy::Provider)),
         ("an unknown key id", Box::new(|says: &mut Says| says.header["kid"] = json!("two"))),
-        ("no token", Box::new(|says: &mut Says| says.token_error = Some(json!({"access_token": "x", "token_type": "Bearer"})))),
+        (
+            "no token",
+            Box::new(|says: &mut Says| says.token_error = Some(json!({"access_token": "x", "token_type": "Bearer"}))),
+        ),
     ];
     for (what, change) in rows {
         let answer = bench.sign_in(change).await;
@@ -269,7 +277,11 @@ async fn a_person_is_issuer_and_subject_never_an_address_or_a_name_a_048() {
         let (_, rest) = page.split_once("href=\"/account\"").unwrap();
         rest.split_once("<bdi>").unwrap().1.split_once("</bdi>").unwrap().0.to_owned()
     };
-    assert_eq!(name(bench.sign_in(|_| {}).await).await, "dana-2", "the name is taken, and stays with whom it belongs to");
+    assert_eq!(
+        name(bench.sign_in(|_| {}).await).await,
+        "dana-2",
+        "the name is taken, and stays with whom it belongs to"
+    );
     assert_eq!(name(bench.sign_in(|_| {}).await).await, "dana-2", "the same person");
     let other = bench.sign_in(|says| says.claims["sub"] = json!("0002")).await;
     assert_eq!(name(other).await, "dana-3", "the same address and name, another person");
@@ -390,7 +402,8 @@ async fn what_the_provider_says_is_shown_as_text_and_only_to_who_asked_a_050() {
     assert!(!shown.body.contains("<script>alert") && shown.body.contains("&#60;script&#62;alert(1)"), "{}", shown.body);
     assert!(!shown.body.contains('\u{202E}') && !shown.body.contains(&"x".repeat(200)), "one line of 200 characters");
     let begun = bench.begin(&bench.test.passer_by(), "").await;
-    let bare = vec![pair("error", "server_error"), pair("state", &begun.asks["state"]), pair("iss", &bench.rogue.issuer)];
+    let bare =
+        vec![pair("error", "server_error"), pair("state", &begun.asks["state"]), pair("iss", &bench.rogue.issuer)];
     assert!(said(&bench.come_back(&begun.cookie, &bare).await).contains("Not signed in"));
 }
 
@@ -437,7 +450,10 @@ async fn a_fresh_sign_in_is_of_the_same_person_who_was_asked_anew_a_081() {
     for (what, answer) in [
         ("another person", again(|says| says.claims["sub"] = json!("0002")).await),
         ("somebody new", again(|says| says.claims["sub"] = json!("0009")).await),
-        ("not asked anew", again(|says| says.claims["auth_time"] = json!(says.claims["iat"].as_i64().unwrap() - 61)).await),
+        (
+            "not asked anew",
+            again(|says| says.claims["auth_time"] = json!(says.claims["iat"].as_i64().unwrap() - 61)).await,
+        ),
         ("no auth_time", again(|says| says.claims["auth_time"] = json!(null)).await),
     ] {
         assert!(is_refused(&answer), "{what}: {} {}", answer.status, answer.body);

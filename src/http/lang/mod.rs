@@ -39,7 +39,11 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
             code: "de",
             name: "Deutsch",
             plural,
-            texts: Texts::parse(&[include_str!("de/frame.po"), include_str!("de/account.po"), include_str!("de/operators.po")]),
+            texts: Texts::parse(&[
+                include_str!("de/frame.po"),
+                include_str!("de/account.po"),
+                include_str!("de/operators.po"),
+            ]),
         },
     ]
 });

@@ -53,8 +53,10 @@ pub(super) fn rights_of(connection: &Connection, id: OperatorId) -> rusqlite::Re
 
 /// Is this the only person who may administer everything, by a role given by hand? Without that person nobody could let anybody in.
 fn is_last_admin(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let sql = format!("SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST}) \
-         AND NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' AND r.source = 'groups')");
+    let sql = format!(
+        "SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST}) \
+         AND NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' AND r.source = 'groups')"
+    );
     Ok(first(connection, &sql, [id], |_| Ok(()))?.is_some())
 }
 

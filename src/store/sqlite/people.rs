@@ -77,7 +77,8 @@ fn set_group_roles(
     context: &Context,
 ) -> rusqlite::Result<()> {
     let id = person.id.0;
-    let sql = "SELECT group_concat(site || ' ' || role, ' ') FROM operator_roles WHERE operator = ? AND source = 'groups'";
+    let sql =
+        "SELECT group_concat(site || ' ' || role, ' ') FROM operator_roles WHERE operator = ? AND source = 'groups'";
     let words = first(connection, sql, [id], |row| row.get::<_, Option<String>>(0))?.flatten();
     if rights(words.as_deref().unwrap_or_default())? == *roles {
         return Ok(());
