@@ -17,7 +17,7 @@ use crate::config::GroupRole;
 use crate::model::audit::{Actor, Context, Event, one_line};
 use crate::model::operator::{Rights, SignInMethod};
 use crate::secret::{Bytes32, b64u, bytes32_from_b64u, sha256};
-use crate::store::SsoIdentity;
+use crate::store::{SsoIdentity, StoreError};
 use crate::upstream::oidc::{Answer, Begun, Identity, SsoError, Ties};
 
 /// Path that browsers come back to, after the issuer. The one fixed address that the provider knows (R-9700-01).
@@ -61,6 +61,17 @@ impl Broker {
     /// What people call the account at the organisation's provider; `None` if there is none.
     pub fn sso_label(&self) -> Option<&str> {
         self.sso.as_ref().map(|provider| provider.settings().label.as_str())
+    }
+
+    /// The same, if the person of this session is known there.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn sso_of(&self, session: &Session) -> Result<Option<&str>, StoreError> {
+        let Some(label) = self.sso_label() else { return Ok(None) };
+        let people = self.store.people(self.now()).await?;
+        let is_known = people.iter().any(|person| person.operator.id == session.operator.id && person.has_sso);
+        Ok(is_known.then_some(label))
     }
 
     /// Step 1. With `again`, this session's person must prove anew who it is, and goes to that path then.
@@ -179,8 +190,17 @@ fn rights_of(mapped: &[GroupRole], groups: &[String]) -> Rights {
 fn plain_name(name: &str) -> String {
     let mut plain = String::new();
     for letter in name.chars() {
+        let spelled = match letter {
+            'ä' | 'Ä' => "ae",
+            'ö' | 'Ö' => "oe",
+            'ü' | 'Ü' => "ue",
+            'ß' => "ss",
+            _ => "",
+        };
         if letter.is_ascii_alphanumeric() || "._@".contains(letter) {
             plain.push(letter.to_ascii_lowercase());
+        } else if !spelled.is_empty() {
+            plain.push_str(spelled);
         } else if !plain.is_empty() && !plain.ends_with('-') {
             plain.push('-');
         }
@@ -243,7 +263,8 @@ mod tests {
     fn names_become_plain() {
         for (name, plain) in [
             ("dana@contoso.example", "dana@contoso.example"),
-            ("Dana Müller", "dana-m-ller"),
+            ("Dana Müller-Groß", "dana-mueller-gross"),
+            ("José", "jos"),
             ("\u{202E}anad", "anad"),
             ("<script>alert(1)</script>", "script-alert-1-script"),
             ("д", "person"),

@@ -10,8 +10,9 @@ use crate::broker::Caller;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
-use crate::model::operator::Role;
+use crate::model::operator::{EVERYWHERE, Rights, Role};
 use crate::simulator::screen::{Paint, terminal_qr};
+use crate::store::Person;
 
 /// Commands on operators.
 #[derive(Debug, clap::Subcommand)]
@@ -31,11 +32,39 @@ pub enum OperatorCommand {
     },
     /// List people
     List,
+    /// Give a person a role at a site, or take it away
+    Role {
+        /// Name
+        name: String,
+        /// Site id; "*" for all sites
+        #[arg(long, default_value = EVERYWHERE)]
+        site: String,
+        /// What the person may do there; none: nothing any more
+        #[arg(long, value_parser = role_or_none)]
+        role: RoleOrNone,
+    },
+    /// Let a disabled person in again, with the roles of before
+    Enable {
+        /// Name
+        name: String,
+    },
     /// Take all rights from a person, at once
     Disable {
         /// Name
         name: String,
     },
+}
+
+/// What `operator role` sets.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleOrNone(Option<Role>);
+
+fn role_or_none(word: &str) -> Result<RoleOrNone, String> {
+    match (word, Role::parse(word)) {
+        ("none", _) => Ok(RoleOrNone(None)),
+        (_, Some(role)) => Ok(RoleOrNone(Some(role))),
+        _ => Err("it is viewer, technician, approver, admin or none".into()),
+    }
 }
 
 /// A phone can open the link, and somebody is there to scan it.
@@ -69,27 +98,22 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line("good once, for 10 minutes; whoever has it is this person, so hand it over in person")?;
             }
         }
-        OperatorCommand::List => {
-            let operators = broker.operators().await?;
+        OperatorCommand::List => list(&broker.people(&caller).await?, json)?,
+        OperatorCommand::Role { name, site, role: RoleOrNone(role) } => {
+            broker.set_role(&caller, &name, &site, role).await?;
             if json {
-                let list: Vec<_> = operators
-                    .iter()
-                    .map(|operator| json!({"name": operator.name, "roles": operator.rights.iter().collect::<BTreeMap<_, _>>(), "added_at": operator.added_at.rfc3339(), "disabled_at": operator.disabled_at.map(|at| at.rfc3339())}))
-                    .collect();
-                output::json(&list)?;
-            } else if operators.is_empty() {
-                output::line("nobody. Add somebody: pairgate operator add dana --role admin")?;
+                output::json(&json!({"name": name, "site": site, "role": role}))?;
             } else {
-                let rows: Vec<Vec<String>> = operators
-                    .iter()
-                    .map(|operator| {
-                        let state = operator
-                            .disabled_at
-                            .map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
-                        vec![operator.name.clone(), operator.rights.words(), operator.added_at.rfc3339(), state]
-                    })
-                    .collect();
-                output::table(&["NAME", "ROLES", "ADDED", "STATE"], &rows)?;
+                let rights = broker.person(&caller, &name).await?.operator.rights;
+                output::line(&format!("{name} has now: {}", rights.words()))?;
+            }
+        }
+        OperatorCommand::Enable { name } => {
+            broker.enable_operator(&caller, &name).await?;
+            if json {
+                output::json(&json!({"name": name, "disabled": false}))?;
+            } else {
+                output::line(&format!("{name} may sign in again"))?;
             }
         }
         OperatorCommand::Disable { name } => {
@@ -102,4 +126,34 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(people: &[Person], json: bool) -> anyhow::Result<()> {
+    let roles =
+        |rights: &Rights| rights.iter().map(|(site, role)| (site.to_owned(), role)).collect::<BTreeMap<String, Role>>();
+    if json {
+        let row = |person: &Person| {
+            json!({
+                "name": person.operator.name, "roles": roles(&person.operator.rights), "roles_by_groups": roles(&person.by_groups),
+                "sso": person.has_sso, "passkeys": person.passkeys, "sessions": person.sessions,
+                "seen_at": person.seen_at.map(|at| at.rfc3339()), "added_at": person.operator.added_at.rfc3339(),
+                "disabled_at": person.operator.disabled_at.map(|at| at.rfc3339()),
+            })
+        };
+        return output::json(&people.iter().map(row).collect::<Vec<_>>());
+    }
+    if people.is_empty() {
+        return output::line("nobody. Add somebody: pairgate operator add dana --role admin");
+    }
+    let row = |person: &Person| {
+        let operator = &person.operator;
+        let mut ways = Vec::new();
+        ways.extend(person.has_sso.then(|| "sso".to_owned()));
+        ways.extend((person.passkeys > 0).then(|| format!("passkeys: {}", person.passkeys)));
+        let ways = if ways.is_empty() { "links".to_owned() } else { ways.join(", ") };
+        let seen = person.seen_at.map_or_else(|| "never".into(), |at| at.rfc3339());
+        let state = operator.disabled_at.map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
+        vec![operator.name.clone(), operator.rights.words(), ways, seen, state]
+    };
+    output::table(&["NAME", "ROLES", "SIGNS IN BY", "LAST SEEN", "STATE"], &people.iter().map(row).collect::<Vec<_>>())
 }

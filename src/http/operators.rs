@@ -107,10 +107,10 @@ fn role_word(role: Role) -> String {
 
 fn role_choices() -> Vec<Choice> {
     let label = |role| match role {
-        Role::Viewer => t("viewer: sees everything, changes nothing"),
-        Role::Technician => t("technician: registers and pairs devices, too"),
-        Role::Approver => t("approver: lets devices sign in, too"),
-        Role::Admin => t("administrator: everything, people and settings too"),
+        Role::Viewer => t("viewer: only looks"),
+        Role::Technician => t("technician: pairs devices, too"),
+        Role::Approver => t("approver: approves sign-ins, too"),
+        Role::Admin => t("administrator: everything"),
     };
     Role::ALL.into_iter().map(|role| Choice { value: role.as_str().into(), label: label(role) }).collect()
 }
@@ -142,7 +142,7 @@ fn ways(person: &Person, account: &str) -> String {
 /// Where the caller may give roles: the sites that it administers, all of them first if it administers everything.
 fn administered(caller: &Caller, sites: &[Site]) -> Vec<Choice> {
     let may = |site: &str| caller.rights.role_at(site).is_some_and(Role::may_administer);
-    let everywhere = may_all(caller).then(|| Choice { value: EVERYWHERE.into(), label: t("all sites") });
+    let everywhere = may_all(caller).then(|| Choice { value: EVERYWHERE.into(), label: t("All sites") });
     let each = sites
         .iter()
         .filter(|site| may(&site.id))
@@ -240,7 +240,7 @@ async fn operator_page(
     let is_administered = |site: &str| administered.iter().any(|choice| choice.value == site);
     let given = person.given.iter().map(|(site, role)| GivenRole {
         site: site.to_owned(),
-        site_label: site_word(site, &sites),
+        site_label: if site == EVERYWHERE { t("All sites") } else { site_word(site, &sites) },
         role: role.as_str(),
         role_label: role_word(role),
         may_change: is_administered(site),

@@ -51,6 +51,7 @@ fn blank(edge: &Edge) -> SignInPage {
         token: None,
         name: None,
         problem: None,
+        sso: edge.broker().sso_label().map(str::to_owned),
     }
 }
 
@@ -98,6 +99,8 @@ struct AgainPage {
     /// Has the person a passkey that works here?
     passkeys: bool,
     script: &'static str,
+    /// What people call the account at the organisation's identity provider, if the person has one.
+    sso: Option<String>,
     name: String,
     back: String,
 }
@@ -117,9 +120,13 @@ pub async fn again(
         Ok(passkeys) => broker.has_passkeys() && !passkeys.is_empty(),
         Err(error) => return unavailable(&error),
     };
+    let sso = match broker.sso_of(session).await {
+        Ok(label) => label.map(str::to_owned),
+        Err(error) => return unavailable(&error),
+    };
     let chrome = Chrome { live: false, ..chrome(&edge, session, &t("Sign in once more"), "account").await };
     let name = session.operator.name.clone();
-    page(StatusCode::OK, &AgainPage { chrome, passkeys, script: &ASSETS.passkey.href, name, back })
+    page(StatusCode::OK, &AgainPage { chrome, passkeys, script: &ASSETS.passkey.href, sso, name, back })
 }
 
 /// `POST /sign-out`.

@@ -375,10 +375,10 @@ async fn with_admit_everybody_people_without_groups_get_in_and_see_nothing() {
     let bench = Bench::with(|sso| sso.admits_everybody = true).await;
     let answer = bench.sign_in(|says| says.claims["groups"] = json!([])).await;
     let visitor = Visitor { cookie: session(&answer).unwrap(), ..bench.test.passer_by() };
-    bench.test.register("lobby-printer-01", "printer").await;
+    bench.test.register("vault-tv-07", "tv").await;
     assert_eq!(visitor.get("/operators").await.status, 403);
     let devices = visitor.get("/devices").await;
-    assert!(devices.status == 200 && !devices.body.contains("lobby-printer-01"));
+    assert!(devices.status == 200 && !devices.body.contains("vault-tv-07"));
 }
 
 #[tokio::test]

@@ -6,6 +6,10 @@ import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { Provider } from "oidc-provider";
 
+// Standard output is for the test alone; what the provider has to remark goes elsewhere.
+const say = (line) => process.stdout.write(`${line}\n`);
+console.log = console.info = console.warn = console.error;
+
 const people = {
   dana: { preferred_username: "dana", email: "dana@contoso.example" },
   emil: { preferred_username: "Emil Müller", email: "dana@contoso.example" },
@@ -58,6 +62,11 @@ async function interaction(request, response) {
 }
 
 const server = createServer((request, response) => {
+  if (request.url === "/favicon.ico") {
+    response.statusCode = 204;
+    response.end();
+    return;
+  }
   const answer = request.url.startsWith("/interaction/") ? interaction(request, response) : serve(request, response);
   Promise.resolve(answer).catch((error) => {
     console.error(error);
@@ -67,7 +76,7 @@ const server = createServer((request, response) => {
 });
 server.listen(0, "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
-  console.log(server.address().port);
+  say(server.address().port);
   createInterface({ input: process.stdin }).on("line", (line) => {
     const told = JSON.parse(line);
     if (told.groups) groups = told.groups;
@@ -75,6 +84,6 @@ server.listen(0, "127.0.0.1", () => {
       provider = new Provider(issuer, configuration(told.redirect_uri));
       serve = provider.callback();
     }
-    console.log("ready");
+    say("ready");
   }).on("close", () => process.exit());
 });

@@ -31,6 +31,7 @@ mod grants;
 mod operators;
 mod pairings;
 mod passkeys;
+mod people;
 mod sessions;
 mod setup;
 mod sqlite;
@@ -374,6 +375,14 @@ macro_rules! contract {
                     of_many_who_disable_at_once_one_did
                     guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
                     guesses_at_once_are_all_counted
+                }
+                people {
+                    somebody_new_is_added_once_and_takes_nobodys_name_a_048
+                    roles_by_groups_are_replaced_and_given_ones_stay_a_047
+                    people_are_listed_with_what_they_have
+                    all_passkeys_of_a_person_are_removed
+                    of_many_who_enable_at_once_one_did
+                    the_last_who_administers_everything_stays
                 }
                 passkeys {
                     a_passkey_is_one_persons_and_found_while_that_person_may
