@@ -33,6 +33,7 @@ use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
 pub mod approval;
+pub mod approvers;
 pub mod device_authorization;
 pub mod pacing;
 pub mod pairing;

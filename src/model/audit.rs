@@ -77,7 +77,12 @@ events! {
     GrantClaimed "grant.claimed" Info "sign-in opened by an approver";
     GrantSecondApprover "grant.second_approver" Alert "a second person opened a sign-in that another had opened";
     GrantWrongNumber "grant.wrong_number" Refusal "wrong number typed for a sign-in";
+    GrantNotListed "grant.not_listed" Alert "somebody who may not approve this device opened its sign-in";
+    GrantFirstApproved "grant.first_approved" Info "sign-in approved by a first person; a second must";
     GrantApproved "grant.approved" Info "sign-in approved";
+    GrantUndone "grant.undone" Info "sign-in ended by a person who had approved it";
+    ApproverAdded "approver.added" Info "a person was put on the list of who may approve this device";
+    ApproverRemoved "approver.removed" Info "a person was taken off the list of who may approve this device";
     GrantDenied "grant.denied" Info "sign-in denied";
     GrantReported "grant.reported" Alert "sign-in reported as suspicious";
     CodeGuessed "user_code.refused" Refusal "a code that is not one of ours was typed";

@@ -13,17 +13,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+mod approvers;
 mod audit;
 mod devices;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
 pub mod sqlite;
 
+pub use approvers::*;
 pub use audit::*;
 pub use devices::*;
 pub use grants::*;
 pub use operators::*;
+pub use overview::*;
 pub use pairings::*;
 
 /// The store could not do it; nothing was changed.
@@ -41,8 +45,14 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore> Store for S {}
+pub trait Store:
+    DeviceStore + PairingStore + GrantStore + ApproverStore + OperatorStore + AuditStore + OverviewStore
+{
+}
+impl<S: DeviceStore + PairingStore + GrantStore + ApproverStore + OperatorStore + AuditStore + OverviewStore> Store
+    for S
+{
+}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///
