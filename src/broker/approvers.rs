@@ -5,7 +5,7 @@
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::model::audit::one_line;
 use crate::model::device::Device;
-use crate::model::operator::Role;
+use crate::model::operator::{Operator, Role};
 use crate::store::StoreError;
 
 /// A device's list of approvers.
@@ -27,7 +27,7 @@ impl Broker {
     pub async fn approvers(&self, caller: &Caller, id: &str) -> Result<Approvers, UseCaseError> {
         let device = self.device(caller, id).await?;
         let listed = self.store.device_approvers(&device.id).await?;
-        let mut others = self.may_approve_at(&device.facts.site).await?;
+        let mut others = may_approve_at(&self.store.operators().await?, &device.facts.site);
         others.retain(|name| !listed.contains(name));
         Ok(Approvers { device, listed, others })
     }
@@ -52,7 +52,7 @@ impl Broker {
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         let site = &device.facts.site;
-        if is_on && !self.may_approve_at(site).await?.iter().any(|may| may == name) {
+        if is_on && !may_approve_at(&self.store.operators().await?, site).iter().any(|may| may == name) {
             return Err(UseCaseError::refused(format!("{} may not approve at this device's site", one_line(name))));
         }
         if self.store.set_device_approver(&device.id, name, is_on, &self.context(caller)).await? {
@@ -66,27 +66,26 @@ impl Broker {
         }))
     }
 
-    /// Names of who may approve at a site.
-    async fn may_approve_at(&self, site: &str) -> Result<Vec<String>, StoreError> {
-        let people = self.store.operators().await?;
-        let may = people.into_iter().filter(|person| {
-            person.disabled_at.is_none() && person.rights.role_at(site).is_some_and(Role::may_approve)
-        });
-        Ok(may.map(|person| person.name).collect())
-    }
-
     /// The sites, by name, where the caller could ask for two persons and does not: where several people may approve.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn sites_without_two_persons(&self, caller: &Caller) -> Result<Vec<String>, StoreError> {
-        let mut names = Vec::new();
-        for site in self.store.sites(&caller.reach()).await? {
-            let may_set = caller.rights.role_at(&site.id).is_some_and(Role::may_administer);
-            if may_set && !site.two_persons && self.may_approve_at(&site.id).await?.len() > 1 {
-                names.push(site.name);
-            }
+        let mut sites = self.store.sites(&caller.reach()).await?;
+        sites.retain(|site| !site.two_persons && caller.rights.role_at(&site.id).is_some_and(Role::may_administer));
+        if sites.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(names)
+        let people = self.store.operators().await?;
+        sites.retain(|site| may_approve_at(&people, &site.id).len() > 1);
+        Ok(sites.into_iter().map(|site| site.name).collect())
     }
+}
+
+/// Names of who may approve at a site.
+fn may_approve_at(people: &[Operator], site: &str) -> Vec<String> {
+    let may = people
+        .iter()
+        .filter(|person| person.disabled_at.is_none() && person.rights.role_at(site).is_some_and(Role::may_approve));
+    may.map(|person| person.name.clone()).collect()
 }

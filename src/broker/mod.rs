@@ -6,6 +6,7 @@
 //! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
+//! | [`approvers`] | who may approve a device, if not everybody who may at its site |
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |

@@ -136,6 +136,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/pair/{id}", get(pair::show).post(pair::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
+        .route("/approve/{id}/undo", get(approve::approved).post(approve::undo))
         .route("/report", post(approve::report))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))

@@ -411,6 +411,8 @@ pub struct ApprovePage {
     pub abilities: Vec<String>,
     /// For how long: "for 8 hours".
     pub lasts: String,
+    /// Why one person is not enough here, as a sentence.
+    pub second: Option<String>,
     /// Whether the two-digit number has to be typed.
     pub needs_number: bool,
     /// Tries left for the number.
@@ -427,8 +429,12 @@ pub struct ApprovePage {
 pub struct ApproveDonePage {
     /// What surrounds the page.
     pub chrome: Chrome,
-    /// `approved`, `denied`, `reported` or `ended`.
-    pub outcome: String,
+    /// `approved`, `first`, `denied`, `reported`, `blocked` or `ended`.
+    pub outcome: &'static str,
+    /// Id of the sign-in.
+    pub grant_id: String,
+    /// Whether who looks may end the sign-in now.
+    pub may_undo: bool,
     /// Name of the device.
     pub device_name: String,
     /// Device id.

@@ -24,10 +24,5 @@ pub trait OverviewStore: Send + Sync {
     /// Sign-ins and refusals from `since` on, in spans of so many milliseconds that begin at `since`; oldest first, without those in which nothing happened.
     async fn audit_series(&self, since: Timestamp, bucket_ms: i64, reach: &Reach) -> Result<Vec<AuditBucket>>;
     /// Suspended devices, and active ones that were not heard of since `unseen_since`: by id, at most `limit`, and how many there are.
-    async fn devices_in_need(
-        &self,
-        unseen_since: Timestamp,
-        limit: u32,
-        reach: &Reach,
-    ) -> Result<(Vec<Device>, u64)>;
+    async fn devices_in_need(&self, unseen_since: Timestamp, limit: u32, reach: &Reach) -> Result<(Vec<Device>, u64)>;
 }

@@ -26,12 +26,7 @@ pub(super) fn is_listed(connection: &Connection, device_row: i64, by: OperatorId
 }
 
 /// May this person approve the device now: not disabled, with a role at its site, and on its list if it has one?
-fn may_approve(
-    connection: &Connection,
-    device_row: i64,
-    site: &str,
-    by: OperatorId,
-) -> rusqlite::Result<bool> {
+fn may_approve(connection: &Connection, device_row: i64, site: &str, by: OperatorId) -> rusqlite::Result<bool> {
     let role = operators::rights_of(connection, by)?.and_then(|rights| rights.role_at(site));
     Ok(role.is_some_and(Role::may_approve) && is_listed(connection, device_row, by)?)
 }
@@ -87,8 +82,7 @@ fn is_too_near(
         |row| row.get(0),
     )?;
     actors.extend([registered_by, paired_by]);
-    let name: Option<String> =
-        first(connection, "SELECT name FROM operators WHERE id = ?", [by.0], |row| row.get(0))?;
+    let name: Option<String> = first(connection, "SELECT name FROM operators WHERE id = ?", [by.0], |row| row.get(0))?;
     for actor in &actors {
         if person_behind(connection, actor)? == name {
             return Ok(true);

@@ -46,12 +46,7 @@ impl OverviewStore for SqliteStore {
         })
     }
 
-    async fn devices_in_need(
-        &self,
-        unseen_since: Timestamp,
-        limit: u32,
-        reach: &Reach,
-    ) -> Result<(Vec<Device>, u64)> {
+    async fn devices_in_need(&self, unseen_since: Timestamp, limit: u32, reach: &Reach) -> Result<(Vec<Device>, u64)> {
         const NEED: &str = "(d.state = 'suspended' OR (d.state = 'active' AND coalesce(d.seen_at, d.paired_at, d.registered_at) < ?1)) \
              AND (?2 IS NULL OR d.site IN (SELECT value FROM json_each(?2)))";
         let (since, reach) = (unseen_since.millis(), json(reach));
