@@ -30,7 +30,7 @@ use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MacKey, MasterKey, Random};
-use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
+use crate::store::{AuditBucket, AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
 pub mod approval;
@@ -284,6 +284,19 @@ impl Broker {
             ca_pem,
             attestation_roots,
         })
+    }
+
+    /// Sign-ins and refusals from `since` on, in spans of so many milliseconds; without those in which nothing happened.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit_series(
+        &self,
+        caller: &Caller,
+        since: Timestamp,
+        bucket_ms: i64,
+    ) -> Result<Vec<AuditBucket>, StoreError> {
+        self.store.audit_series(since, bucket_ms, &caller.reach()).await
     }
 
     /// Records that a person had the broker start although its newest record is from the future. From then on this is the newest record.

@@ -6,7 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -25,9 +25,12 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::http::places::Places;
 
+pub mod alerts;
 pub mod approve;
+pub mod approvers;
 pub mod assets;
 pub mod audit;
+pub mod chart;
 pub mod device;
 pub mod devices;
 pub mod events;
@@ -132,12 +135,14 @@ pub fn router(edge: Edge) -> Router {
         .route("/sign-out", post(sign_in::sign_out))
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}", get(devices::show).post(devices::act))
+        .route("/devices/{id}/approvers", get(approvers::show).post(approvers::change))
         .route("/pair", get(pair::list).post(pair::window))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
         .route("/approve/{id}/undo", get(approve::approved).post(approve::undo))
         .route("/report", post(approve::report))
+        .route("/alerts", get(alerts::list))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
         .route("/language", post(lang::choose))

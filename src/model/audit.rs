@@ -23,6 +23,17 @@ pub enum Severity {
     Alert,
 }
 
+impl Severity {
+    /// The word, as in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Refusal => "refusal",
+            Self::Alert => "alert",
+        }
+    }
+}
+
 macro_rules! events {
     ($($variant:ident $name:literal $severity:ident $words:literal;)*) => {
         /// Everything that is ever recorded.
@@ -37,6 +48,11 @@ macro_rules! events {
             /// The name, as in the database: `noun.verb`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
+            }
+
+            /// From the name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|event| event.as_str() == name)
             }
 
             /// How much it wants to be seen.
