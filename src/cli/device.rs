@@ -184,8 +184,11 @@ fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
         return output::json(&json!({"device": device.id, "approvers": listed, "restricted": !listed.is_empty()}));
     }
     if listed.is_empty() {
-        output::line(&format!("everybody who may approve at {} may approve {}:", device.facts.site, device.id))?;
-        return output::line(&if others.is_empty() { "nobody yet".into() } else { others.join(", ") });
+        let who = if others.is_empty() { "nobody yet".into() } else { others.join(", ") };
+        return output::line(&format!(
+            "everybody who may approve at {} may approve {}: {who}",
+            device.facts.site, device.id
+        ));
     }
     output::line(&format!("only these may approve {}: {}", device.id, listed.join(", ")))
 }

@@ -5,6 +5,7 @@
 
 mod acme;
 mod approval;
+mod approvers;
 mod architecture;
 mod attestation;
 mod browser;
@@ -17,6 +18,7 @@ mod dpop;
 mod listener;
 mod mtls;
 mod openapi;
+mod overview;
 mod pages;
 mod pairing;
 mod private_key_jwt;
@@ -28,3 +30,4 @@ mod store_contract;
 mod support;
 mod tls;
 mod tokens;
+mod two_persons;
