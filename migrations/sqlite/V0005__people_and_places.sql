@@ -64,6 +64,13 @@ CREATE TABLE device_approvers (
 -- Who approved first, where a second person must.
 ALTER TABLE grants ADD COLUMN first_by INTEGER REFERENCES operators (id);
 ALTER TABLE grants ADD COLUMN first_at INTEGER;
+CREATE INDEX grants_claimed ON grants (claimed_by) WHERE state = 'pending' AND claimed_by IS NOT NULL;
+CREATE INDEX grants_decided ON grants (device, decided_by) WHERE decided_by IS NOT NULL;
+
+-- Charts count by time and site, without a look at the records themselves.
+DROP INDEX audit_signed_in;
+CREATE INDEX audit_signed_in ON audit (at, device) WHERE event = 'token.issued';
+CREATE INDEX audit_refused ON audit (at, device) WHERE severity <> 'info';
 
 -- A technician without an account pairs exactly one device with one code.
 CREATE TABLE technician_codes (

@@ -77,6 +77,7 @@ impl Broker {
             scope: scope.to_string(),
             refresh_token: refresh.as_ref().map(|refresh| refresh.token.clone()),
             refresh_token_timeout: refresh.as_ref().map(|refresh| seconds(refresh.timeout)),
+            approved_by: None,
             authorization_expires_in: refresh.as_ref().map_or(expires_in, |refresh| seconds(refresh.ends_in)),
         })
     }

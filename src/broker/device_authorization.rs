@@ -115,9 +115,13 @@ impl Broker {
         };
         // The former sign-in, if one was open, has just been revoked: a poll that is held on it may answer.
         if let Some(former) = device.pending_grant {
-            self.wake.grant(former);
+            self.wake.polls(former);
         }
-        self.wake.pages();
+        // Nobody is called at night by a device that asks again and again. Who stands in front of it types its code.
+        let site = self.store.site(&device.facts.site).await?;
+        if !site.is_some_and(|site| site.is_quiet(now)) {
+            self.wake.pages();
+        }
         let user_code = user_code.display(&kind.prefix);
         Ok(DeviceAuthorizationResponse {
             device_code: grant::reference(id, &secret),

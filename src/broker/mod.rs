@@ -6,6 +6,7 @@
 //! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
+//! | [`approvers`] | who may approve a device, if not everybody who may at its site |
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
@@ -35,13 +36,14 @@ use crate::oauth::metadata::{Endpoints, Metadata};
 use crate::oauth::roots::Roots;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{Bytes32, MacKey, MasterKey, Random};
-use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
+use crate::store::{AuditBucket, AuditQuery, AuditVerdict, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::oidc::Provider;
 
 pub mod access_token;
 pub mod administration;
 pub mod approval;
+pub mod approvers;
 pub mod device_authorization;
 pub mod pacing;
 pub mod pairing;
@@ -318,6 +320,19 @@ impl Broker {
             sso,
             attestation_roots,
         })
+    }
+
+    /// Sign-ins and refusals from `since` on, in spans of so many milliseconds; without those in which nothing happened.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn audit_series(
+        &self,
+        caller: &Caller,
+        since: Timestamp,
+        bucket_ms: i64,
+    ) -> Result<Vec<AuditBucket>, StoreError> {
+        self.store.audit_series(since, bucket_ms, &caller.reach()).await
     }
 
     /// Records that a person had the broker start although its newest record is from the future. From then on this is the newest record.

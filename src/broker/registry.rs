@@ -9,6 +9,7 @@ use crate::model::operator::Role;
 use crate::model::site::{DEFAULT_SITE, Site, is_hours};
 use crate::model::text::clean;
 use crate::store::{DeviceCounts, DeviceQuery, StateChange, StoreError};
+use std::time::Duration;
 
 impl Broker {
     /// Registers a device: from now on it is expected. It has no key yet.
@@ -95,6 +96,20 @@ impl Broker {
     /// If the store fails.
     pub async fn device_counts(&self, caller: &Caller) -> Result<DeviceCounts, StoreError> {
         self.store.device_counts(&caller.reach()).await
+    }
+
+    /// Suspended devices, and active ones that were not heard of for so many days: at most `limit`, and how many there are.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn devices_in_need(
+        &self,
+        caller: &Caller,
+        days: u64,
+        limit: u32,
+    ) -> Result<(Vec<Device>, u64), StoreError> {
+        let since = self.now().minus(Duration::from_secs(days * 86_400));
+        self.store.devices_in_need(since, limit, &caller.reach()).await
     }
 
     /// Stops a device, reversibly: all that it holds is dead when this returns.

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::broker::access_token::{Issue, Renewal};
+use crate::broker::approval::second_person;
 use crate::broker::device_authorization::Answer;
 use crate::device_auth::{AuthenticatedDevice, Presented};
 use crate::model::audit::{Actor, Context, Event};
@@ -205,7 +206,8 @@ impl Broker {
         let secret = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
         let refresh = kind.refresh_for(&grant.scope).map(|policy| (sha256(&[&secret]), policy));
         let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
-        let redemption = self.store.redeem_grant(grant.id, &caller.jkt, refresh, &context).await?;
+        let policy = second_person(kind);
+        let redemption = self.store.redeem_grant(grant.id, &caller.jkt, refresh, policy, &context).await?;
         self.wake.grant(grant.id);
         match redemption {
             Redemption::Redeemed => {
@@ -214,7 +216,10 @@ impl Broker {
                     timeout: policy.idle.min(policy.absolute),
                     ends_in: policy.absolute,
                 });
-                self.issue(caller, &Issue { grant, scope: &grant.scope, kind, resource, refresh })
+                // The device shows who let it in, before it starts.
+                let approved_by = self.store.approved_by(grant.id).await.ok().map(|names| names.join(", "));
+                let issue = Issue { grant, scope: &grant.scope, kind, resource, refresh };
+                self.issue(caller, &issue).map(|answer| TokenResponse { approved_by, ..answer })
             }
             Redemption::ApproverLost => Err(OAuthError::AccessDenied),
             Redemption::Lost => {

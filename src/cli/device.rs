@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::broker::Caller;
+use crate::broker::approvers::Approvers;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
@@ -42,6 +43,17 @@ pub enum DeviceCommand {
     Resume {
         /// Device id
         id: String,
+    },
+    /// Show or change who may approve a device's sign-ins, if not everybody who may at its site
+    Approvers {
+        /// Device id
+        id: String,
+        /// Put this person on its list; may be repeated. From then on only who is on it may
+        #[arg(long, value_name = "NAME")]
+        add: Vec<String>,
+        /// Take this person off its list; may be repeated
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
     },
     /// Take a device out for ever; its id and key are never accepted again
     Retire {
@@ -113,6 +125,16 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             );
             broker.retire_device(&caller, &id).await.map(|()| id)?
         }
+        DeviceCommand::Approvers { id, add, remove } => {
+            for name in &add {
+                broker.add_approver(&caller, &id, name).await?;
+            }
+            for name in &remove {
+                broker.remove_approver(&caller, &id, name).await?;
+            }
+            approvers(&broker.approvers(&caller, &id).await?, json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         DeviceCommand::List { text, state, limit } => {
             let state = state
                 .map(|word| {
@@ -154,6 +176,21 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
+    let Approvers { device, listed, others } = approvers;
+    if json {
+        return output::json(&json!({"device": device.id, "approvers": listed, "restricted": !listed.is_empty()}));
+    }
+    if listed.is_empty() {
+        let who = if others.is_empty() { "nobody yet".into() } else { others.join(", ") };
+        return output::line(&format!(
+            "everybody who may approve at {} may approve {}: {who}",
+            device.facts.site, device.id
+        ));
+    }
+    output::line(&format!("only these may approve {}: {}", device.id, listed.join(", ")))
 }
 
 fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {

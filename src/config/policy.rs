@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::config::{Config, ConfigError};
 use crate::model::device::KeyAssurance;
-use crate::model::kind::{KeyRotation, Kind, RefreshPolicy};
+use crate::model::kind::{KeyRotation, Kind, NewApprover, RefreshPolicy};
 use crate::model::resource::Resource;
 use crate::oauth::certificate::Certificate;
 use crate::oauth::jose::JoseError;
@@ -37,6 +37,8 @@ pub(super) struct KindPatch {
     codes_per_hour: Option<i64>,
     key_assurance: Option<KeyAssurance>,
     key_rotation: Option<KeyRotation>,
+    two_persons: Option<bool>,
+    new_approver: Option<NewApprover>,
 }
 
 /// What a client certificate must be, besides holding the pinned key.
@@ -84,6 +86,8 @@ impl Config {
         kind.codes_per_hour = patch.codes_per_hour.unwrap_or(kind.codes_per_hour);
         kind.key_assurance = patch.key_assurance.unwrap_or(kind.key_assurance);
         kind.key_rotation = patch.key_rotation.unwrap_or(kind.key_rotation);
+        kind.two_persons = patch.two_persons.unwrap_or(kind.two_persons);
+        kind.new_approver = patch.new_approver.unwrap_or(kind.new_approver);
         let former = kind.refresh.unwrap_or(RefreshPolicy { idle: seconds(2 * 3600), absolute: seconds(8 * 3600) });
         kind.refresh = (patch.refresh.unwrap_or(kind.refresh.is_some())).then(|| RefreshPolicy {
             idle: patch.refresh_idle.map_or(former.idle, seconds),

@@ -12,8 +12,8 @@ use crate::http::lang::{t, tf};
 use crate::http::present::{assurance_fact, chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};
 use crate::id::GrantId;
-use crate::model::device::PinnedKey;
-use crate::model::grant::MAX_WRONG_NUMBERS;
+use crate::model::device::{Device, PinnedKey};
+use crate::model::grant::{GrantState, MAX_WRONG_NUMBERS, WhySecond};
 use crate::model::resource::Resource;
 use crate::model::user_code::normal_form;
 use crate::store::Decision;
@@ -68,6 +68,21 @@ pub async fn open(State(edge): State<Edge>, form: PageForm) -> Response {
             ];
             message(StatusCode::TOO_MANY_REQUESTS, &t("Wait a little"), lines, None)
         }
+        Ok(Opened::WaitsForSecond) => {
+            let lines = vec![
+                t("You approved this sign-in already, and one person is not enough for it."),
+                t("Ask somebody else who may approve to type the code that the device shows."),
+            ];
+            message(StatusCode::CONFLICT, &t("A second person must approve"), lines, Some(("/", &t("Overview"))))
+        }
+        Ok(Opened::TooManyOpen) => {
+            let lines = vec![
+                t("You have five sign-ins open already."),
+                t("Decide or deny one first; then type this code again. If you did not expect so many, report them."),
+            ];
+            let next = t("Show what is open");
+            message(StatusCode::TOO_MANY_REQUESTS, &t("Decide one first"), lines, Some(("/", &next)))
+        }
         Err(error) => not_done(error),
     }
 }
@@ -116,6 +131,12 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         facts: verified(&review, now),
         abilities: review.kind.words(&review.grant.scope, review.resource).iter().map(|words| t(words)).collect(),
         lasts: where_and_how_long(review.resource, lasts),
+        second: review.why_second.map(|why| match why {
+            WhySecond::PairedIt => t("A second person must approve, too: who registered or paired it may not alone."),
+            WhySecond::NewToIt => {
+                t("A second person must approve, too: you have not approved this device before, and others have.")
+            }
+        }),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),
         expires: when(review.grant.expires_at, now),
@@ -160,8 +181,11 @@ fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
     if !review.device.facts.room.is_empty() {
         facts.push(fact(FactState::Neutral, tf("Registered for room {0}", &[&review.device.facts.room]), None));
     }
-    let asked = when(review.grant.created_at, now).relative;
-    facts.push(fact(FactState::Time, tf("Asked {0}", &[&asked]), None));
+    if let (Some(first), Some(name)) = (&review.grant.first, &review.first_by) {
+        let at = when(first.at, now).relative;
+        facts.push(fact(FactState::Verified, tf("First approved by {0}, {1}; you are the second", &[name, &at]), None));
+    }
+    facts.push(fact(FactState::Time, tf("Asked {0}", &[&when(review.grant.created_at, now).relative]), None));
     facts
 }
 
@@ -172,6 +196,7 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form:
         "approve" => Decision::Approve,
         "deny" => Decision::Deny,
         "report" => Decision::Report,
+        "block" => Decision::Block,
         _ => return refused_form(),
     };
     let (caller, user_code) = (form.signed_in.caller(), form.field("user_code"));
@@ -179,35 +204,29 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form:
     let needs_number = review.as_ref().is_none_or(|review| review.kind.confirmation_number);
     let device = review.map(|review| review.device);
     let outcome = edge.broker().decide(&caller, id, decision, &form.field("shown"), &form.field("number")).await;
-    match outcome {
-        Ok(Decided::Done) => done(&edge, &form.signed_in, device, decision).await,
+    let again = match outcome {
+        Ok(Decided::Done) => return done(&edge, &form.signed_in, device, (id, Done::of(decision))).await,
+        Ok(Decided::First(_)) => return done(&edge, &form.signed_in, device, (id, Done::First)).await,
+        Ok(Decided::FirstLost) => {
+            return over(&t("Who approved it first may not approve any more. The sign-in was denied."));
+        }
         Ok(Decided::WrongNumber(0)) if needs_number => {
-            over(&t("That was the third wrong number. The sign-in was denied."))
+            return over(&t("That was the third wrong number. The sign-in was denied."));
         }
-        Ok(Decided::WrongNumber(0)) => over(&t("The device was not on its site's network. The sign-in was denied.")),
-        Ok(Decided::WrongNumber(left)) => {
-            let line = if needs_number {
-                tf("That is not the number that the device shows. Tries left: {0}.", &[&left.to_string()])
-            } else {
-                t(
-                    "This device is not known to be on its site's network, and it shows no number; so it can't be approved. Deny it.",
-                )
-            };
-            render(&edge, &form.signed_in, id, &user_code, vec![line]).await
+        Ok(Decided::WrongNumber(0)) => {
+            return over(&t("The device was not on its site's network. The sign-in was denied."));
         }
-        Ok(Decided::Outdated) => {
-            render(
-                &edge,
-                &form.signed_in,
-                id,
-                &user_code,
-                vec![t("Something has changed since you opened this page. Look again.")],
-            )
-            .await
+        Ok(Decided::Over) => return over(&t("This sign-in is over, or was opened by somebody else.")),
+        Err(error) => return not_done(error),
+        Ok(Decided::WrongNumber(left)) if needs_number => {
+            tf("That is not the number that the device shows. Tries left: {0}.", &[&left.to_string()])
         }
-        Ok(Decided::Over) => over(&t("This sign-in is over, or was opened by somebody else.")),
-        Err(error) => not_done(error),
-    }
+        Ok(Decided::WrongNumber(_)) => t(
+            "This device is not known to be on its site's network, and it shows no number; so it can't be approved. Deny it.",
+        ),
+        Ok(Decided::Outdated) => t("Something has changed since you opened this page. Look again."),
+    };
+    render(&edge, &form.signed_in, id, &user_code, vec![again]).await
 }
 
 fn over(line: &str) -> Response {
@@ -216,45 +235,126 @@ fn over(line: &str) -> Response {
     message(StatusCode::CONFLICT, &t("Not approved"), lines, Some(("/", &t("Overview"))))
 }
 
-async fn done(
-    edge: &Edge,
-    signed_in: &SignedIn,
-    device: Option<crate::model::device::Device>,
-    decision: Decision,
-) -> Response {
-    let (outcome, title, lines) = match decision {
-        Decision::Approve => (
-            "approved",
-            t("Approved"),
-            vec![
-                t("The device signs in within a few seconds."),
-                t("If it was not you who stands in front of it: suspend it now."),
-            ],
-        ),
-        Decision::Deny => (
-            "denied",
-            t("Denied"),
-            vec![
-                t("The device was told no and shows it."),
-                t("Nothing is lost: to sign in after all, start again on the device."),
-            ],
-        ),
-        Decision::Report => (
-            "reported",
-            t("Reported"),
-            vec![
-                t("The sign-in was denied, and your report is in the audit log for the security team."),
-                t("Whoever sent you here may try again. Don't type codes from messages or calls."),
-            ],
-        ),
-    };
+/// What the page after a decision is about.
+#[derive(Clone, Copy)]
+enum Done {
+    Approved,
+    First,
+    Denied,
+    Reported,
+    Blocked,
+}
+
+impl Done {
+    const fn of(decision: Decision) -> Self {
+        match decision {
+            Decision::Approve => Self::Approved,
+            Decision::Deny => Self::Denied,
+            Decision::Report => Self::Reported,
+            Decision::Block => Self::Blocked,
+        }
+    }
+
+    /// Its word, its title, and what happened, what the device shows now, who was told.
+    fn said(self) -> (&'static str, String, Vec<String>) {
+        match self {
+            Self::Approved => (
+                "approved",
+                t("Approved"),
+                vec![
+                    t("The device signs in within a few seconds, and shows your name."),
+                    t("If it was not you who stands in front of it: end the sign-in now, or suspend the device."),
+                ],
+            ),
+            Self::First => (
+                "first",
+                t("A second person must approve"),
+                vec![
+                    t("Your approval is noted. The device can't sign in by it alone."),
+                    t(
+                        "Somebody else who may approve types the code that the device shows, and then its number. The code on the device stays good until it runs out.",
+                    ),
+                ],
+            ),
+            Self::Denied => (
+                "denied",
+                t("Denied"),
+                vec![
+                    t("The device was told no and shows it."),
+                    t("Nothing is lost: to sign in after all, start again on the device."),
+                ],
+            ),
+            Self::Reported => (
+                "reported",
+                t("Reported"),
+                vec![
+                    t(
+                        "The sign-in was denied. Everybody who looks after this site sees your report under Alerts, and it stays in the audit log.",
+                    ),
+                    t("Whoever sent you here may try again. Don't type codes from messages or calls."),
+                ],
+            ),
+            Self::Blocked => (
+                "blocked",
+                t("Reported and blocked"),
+                vec![
+                    t(
+                        "The sign-in was denied and the device is suspended: all that it held is dead, and it can't ask again.",
+                    ),
+                    t(
+                        "Everybody who looks after this site sees your report under Alerts. An administrator can resume the device.",
+                    ),
+                ],
+            ),
+        }
+    }
+}
+
+async fn done(edge: &Edge, signed_in: &SignedIn, device: Option<Device>, (id, done): (GrantId, Done)) -> Response {
+    let (outcome, title, lines) = done.said();
     let done = ApproveDonePage {
         chrome: quiet(edge, signed_in, &title).await,
-        outcome: outcome.into(),
+        outcome,
+        grant_id: id.to_string(),
+        may_undo: matches!(done, Done::Approved | Done::First),
         device_name: device.as_ref().map_or_else(String::new, |device| device.facts.name.clone()),
         device_id: device.as_ref().map_or_else(String::new, |device| device.id.to_string()),
         message: lines,
         by: signed_in.session.operator.name.clone(),
+    };
+    page(StatusCode::OK, &done)
+}
+
+/// `GET /approve/{id}/undo`: what this person approved within the last day.
+pub async fn approved(State(edge): State<Edge>, signed_in: SignedIn, PagePath(id): PagePath<i64>) -> Response {
+    match edge.broker().own_approval(&signed_in.caller(), GrantId(id)).await {
+        Ok((grant, device)) => {
+            let is_first = grant.state == GrantState::Pending;
+            done(&edge, &signed_in, Some(device), (grant.id, if is_first { Done::First } else { Done::Approved })).await
+        }
+        Err(error) => not_done(error),
+    }
+}
+
+/// `POST /approve/{id}/undo`: ends what this person approved.
+pub async fn undo(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form: PageForm) -> Response {
+    let device = match edge.broker().undo_approval(&form.signed_in.caller(), GrantId(id)).await {
+        Ok(device) => device,
+        Err(error) => return not_done(error),
+    };
+    let lines = vec![
+        t("The sign-in has ended: what the device held is dead at once."),
+        t("To sign in after all, start again on the device. It need not be paired again."),
+    ];
+    let done = ApproveDonePage {
+        chrome: quiet(&edge, &form.signed_in, &t("This sign-in has ended")).await,
+        outcome: "ended",
+        grant_id: id.to_string(),
+        may_undo: false,
+        device_name: device.facts.name,
+        device_id: device.id.to_string(),
+        message: lines,
+        by: form.signed_in.session.operator.name.clone(),
     };
     page(StatusCode::OK, &done)
 }
@@ -264,8 +364,13 @@ pub async fn report(State(edge): State<Edge>, form: PageForm) -> Response {
     match edge.broker().report_foreign_code(&form.signed_in.caller()).await {
         Ok(()) => {
             let lines = vec![
-                t("Thank you. Your report is in the audit log for the security team."),
-                t("If you have typed that code anywhere, tell them at once: they can sign the attacker out."),
+                t(
+                    "Thank you. Everybody who looks after all sites of this installation sees your report under Alerts, with your name and the time; it stays in the audit log.",
+                ),
+                t("The code itself is not kept, and nobody outside is told."),
+                t(
+                    "If you have typed that code anywhere else, tell your security team at once: they can sign the attacker out.",
+                ),
             ];
             message(StatusCode::OK, &t("Reported"), lines, Some(("/", &t("Overview"))))
         }

@@ -9,7 +9,7 @@
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -29,9 +29,12 @@ use crate::broker::Broker;
 use crate::http::places::Places;
 
 pub mod account;
+pub mod alerts;
 pub mod approve;
+pub mod approvers;
 pub mod assets;
 pub mod audit;
+pub mod chart;
 pub mod device;
 pub mod devices;
 pub mod events;
@@ -150,11 +153,14 @@ pub fn router(edge: Edge) -> Router {
         .route("/account/passkeys/finish", post(passkeys::finish_adding))
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}", get(devices::show).post(devices::act))
+        .route("/devices/{id}/approvers", get(approvers::show).post(approvers::change))
         .route("/pair", get(pair::list).post(pair::window))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
+        .route("/approve/{id}/undo", get(approve::approved).post(approve::undo))
         .route("/report", post(approve::report))
+        .route("/alerts", get(alerts::list))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
         .route("/language", post(lang::choose))

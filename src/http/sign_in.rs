@@ -51,7 +51,6 @@ fn blank(edge: &Edge) -> SignInPage {
         token: None,
         name: None,
         problem: None,
-        sso: edge.broker().sso_label().map(str::to_owned),
     }
 }
 

@@ -127,36 +127,6 @@ pub struct PendingPairing {
     pub conflict: bool,
 }
 
-/// A sign-in that waits for an operator; its code is never listed.
-#[derive(Debug, Clone)]
-pub struct PendingSignIn {
-    /// Id of the sign-in, for the link.
-    pub grant_id: String,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// When it asked.
-    pub asked: When,
-    /// Name of the operator who has it open.
-    pub claimed_by: Option<String>,
-    /// Whether that is the operator who is looking.
-    pub mine: bool,
-}
-
-/// Something that was refused.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// When.
-    pub at: When,
-    /// What was refused and why, as a sentence.
-    pub text: String,
-    /// Whether it also raised an alert.
-    pub alert: bool,
-}
-
 /// One entry in the history of a device.
 #[derive(Debug, Clone)]
 pub struct TimelineEntry {
@@ -168,34 +138,6 @@ pub struct TimelineEntry {
     pub actor: String,
     /// Whether it also raised an alert.
     pub alert: bool,
-}
-
-/// Overview: what waits, what was refused.
-#[derive(Debug, Clone, Template)]
-#[template(path = "overview.html")]
-pub struct OverviewPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Should the person have a passkey, and has none?
-    pub offers_passkey: bool,
-    /// Pairings that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// Sign-ins that wait.
-    pub sign_ins: Vec<PendingSignIn>,
-    /// Sign-ins today.
-    pub signed_in_today: u64,
-    /// Refusals today.
-    pub refused_today: u64,
-    /// The last refusals, newest first.
-    pub refusals: Vec<Refusal>,
-    /// Devices that are registered but not paired.
-    pub unpaired: u64,
-    /// Active devices.
-    pub active: u64,
-    /// Suspended devices.
-    pub suspended: u64,
-    /// When pairing for the whole site closes, if it is open.
-    pub window_open: Option<When>,
 }
 
 /// What was typed into the form that registers a device.
@@ -413,6 +355,8 @@ pub struct ApprovePage {
     pub abilities: Vec<String>,
     /// For how long: "for 8 hours".
     pub lasts: String,
+    /// Why one person is not enough here, as a sentence.
+    pub second: Option<String>,
     /// Whether the two-digit number has to be typed.
     pub needs_number: bool,
     /// Tries left for the number.
@@ -429,8 +373,12 @@ pub struct ApprovePage {
 pub struct ApproveDonePage {
     /// What surrounds the page.
     pub chrome: Chrome,
-    /// `approved`, `denied`, `reported` or `ended`.
-    pub outcome: String,
+    /// `approved`, `first`, `denied`, `reported`, `blocked` or `ended`.
+    pub outcome: &'static str,
+    /// Id of the sign-in.
+    pub grant_id: String,
+    /// Whether who looks may end the sign-in now.
+    pub may_undo: bool,
     /// Name of the device.
     pub device_name: String,
     /// Device id.
@@ -468,6 +416,19 @@ pub struct AuditRow {
     pub severity: String,
 }
 
+/// What the audit log is filtered for; empty for all.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Device id.
+    pub device: String,
+    /// Name of an event.
+    pub event: String,
+    /// Name of a person.
+    pub by: String,
+    /// Events to choose from: name and words.
+    pub events: Vec<(&'static str, &'static str)>,
+}
+
 /// Audit log, newest first.
 #[derive(Debug, Clone, Template)]
 #[template(path = "audit.html")]
@@ -476,8 +437,10 @@ pub struct AuditPage {
     pub chrome: Chrome,
     /// Entries.
     pub rows: Vec<AuditRow>,
-    /// Number to go on before, if there are older entries.
-    pub older: Option<u64>,
+    /// Number to go on before, if there are older entries, with what is filtered for.
+    pub older: Option<String>,
+    /// What is filtered for.
+    pub filter: AuditFilter,
     /// How far the chain was checked: "Chain checked up to entry 4711".
     pub verified: Option<String>,
 }

@@ -23,6 +23,17 @@ pub enum Severity {
     Alert,
 }
 
+impl Severity {
+    /// The word, as in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Refusal => "refusal",
+            Self::Alert => "alert",
+        }
+    }
+}
+
 macro_rules! events {
     ($($variant:ident $name:literal $severity:ident $words:literal;)*) => {
         /// Everything that is ever recorded.
@@ -37,6 +48,11 @@ macro_rules! events {
             /// The name, as in the database: `noun.verb`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
+            }
+
+            /// From the name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|event| event.as_str() == name)
             }
 
             /// How much it wants to be seen.
@@ -77,7 +93,12 @@ events! {
     GrantClaimed "grant.claimed" Info "sign-in opened by an approver";
     GrantSecondApprover "grant.second_approver" Alert "a second person opened a sign-in that another had opened";
     GrantWrongNumber "grant.wrong_number" Refusal "wrong number typed for a sign-in";
+    GrantNotListed "grant.not_listed" Alert "somebody who may not approve this device opened its sign-in";
+    GrantFirstApproved "grant.first_approved" Info "sign-in approved by a first person; a second must";
     GrantApproved "grant.approved" Info "sign-in approved";
+    GrantUndone "grant.undone" Info "sign-in ended by a person who had approved it";
+    ApproverAdded "approver.added" Info "a person was put on the list of who may approve this device";
+    ApproverRemoved "approver.removed" Info "a person was taken off the list of who may approve this device";
     GrantDenied "grant.denied" Info "sign-in denied";
     GrantReported "grant.reported" Alert "sign-in reported as suspicious";
     CodeGuessed "user_code.refused" Refusal "a code that is not one of ours was typed";

@@ -50,6 +50,21 @@ pub struct Kind {
     pub key_assurance: KeyAssurance,
     /// Who decides on a new key that the present one vouches for.
     pub key_rotation: KeyRotation,
+    /// May who registered or paired a device of this kind not alone approve its first sign-in? A site may ask the same.
+    pub two_persons: bool,
+    /// What the approval of a person is worth who never approved the device before, when others have.
+    pub new_approver: NewApprover,
+}
+
+/// What the approval of a person is worth who is new to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NewApprover {
+    /// As much as anybody's.
+    #[default]
+    Alone,
+    /// A second person must approve as well.
+    Second,
 }
 
 /// Who decides on a new key that the present one vouches for.
@@ -94,6 +109,8 @@ impl Kind {
                 codes_per_hour: 60,
                 key_assurance: KeyAssurance::default(),
                 key_rotation: KeyRotation::default(),
+                two_persons: false,
+                new_approver: NewApprover::default(),
             };
         vec![
             kind(

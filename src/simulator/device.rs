@@ -93,6 +93,9 @@ pub struct Tokens {
     /// The refresh token, if the kind gives one.
     #[serde(skip_serializing)]
     pub refresh_token: Option<String>,
+    /// Who let it in, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
 }
 
 impl std::fmt::Debug for CodeShown {

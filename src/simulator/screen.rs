@@ -86,7 +86,10 @@ pub fn screen_after(event: &DeviceEvent, who: &str, paint: Paint) -> Result<Stri
             )
         }
         DeviceEvent::NumberShown(number) => format!("My number:   {number}"),
-        DeviceEvent::SignedIn(_) => "Signed in.".to_owned(),
+        DeviceEvent::SignedIn(tokens) => match &tokens.approved_by {
+            Some(names) => format!("Signed in, approved by {names}."),
+            None => "Signed in.".to_owned(),
+        },
     };
     Ok(frame(who, &content))
 }

@@ -13,10 +13,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+mod approvers;
 mod audit;
 mod devices;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
 mod passkeys;
 mod people;
@@ -24,10 +26,12 @@ mod sessions;
 mod setup;
 pub mod sqlite;
 
+pub use approvers::*;
 pub use audit::*;
 pub use devices::*;
 pub use grants::*;
 pub use operators::*;
+pub use overview::*;
 pub use pairings::*;
 pub use passkeys::*;
 pub use people::*;
@@ -53,11 +57,13 @@ pub trait Store:
     DeviceStore
     + PairingStore
     + GrantStore
+    + ApproverStore
     + OperatorStore
     + PeopleStore
     + SessionStore
     + PasskeyStore
     + AuditStore
+    + OverviewStore
     + SetupStore
 {
 }
@@ -65,11 +71,13 @@ impl<
     S: DeviceStore
         + PairingStore
         + GrantStore
+        + ApproverStore
         + OperatorStore
         + PeopleStore
         + SessionStore
         + PasskeyStore
         + AuditStore
+        + OverviewStore
         + SetupStore,
 > Store for S
 {

@@ -8,7 +8,7 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 39] = [
+const ROUTES: [(&str, &str); 45] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -22,7 +22,12 @@ const ROUTES: [(&str, &str); 39] = [
     ("POST", "/approve"),
     ("GET", "/approve/1"),
     ("POST", "/approve/1"),
+    ("GET", "/approve/1/undo"),
+    ("POST", "/approve/1/undo"),
     ("POST", "/report"),
+    ("GET", "/devices/lobby-printer-01/approvers"),
+    ("POST", "/devices/lobby-printer-01/approvers"),
+    ("GET", "/alerts"),
     ("GET", "/audit"),
     ("GET", "/events"),
     ("POST", "/sign-out"),
@@ -48,6 +53,7 @@ const ROUTES: [(&str, &str); 39] = [
     ("POST", "/sign-in/passkey/finish"),
     ("POST", "/account/passkeys/begin"),
     ("POST", "/account/passkeys/finish"),
+    ("GET", "/audit?device=lobby-printer-01&event=code.issued&by=dana"),
 ];
 
 async fn ask(test: &TestBroker, method: &str, path: &str, headers: &[(&str, &str)]) -> pairgate::simulator::RawAnswer {

@@ -20,15 +20,18 @@ use pairgate::model::pairing::Says;
 use pairgate::oauth::scope::Scope;
 use pairgate::secret::{Bytes32, Random, sha256};
 use pairgate::store::{
-    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, NewSession, Redemption, Store, WindowSubject,
+    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, NewSession, Redemption, SecondPerson, Store,
+    WindowSubject,
 };
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+mod approvers;
 mod audit;
 mod devices;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
 mod passkeys;
 mod people;
@@ -219,7 +222,7 @@ impl Bench {
 
     pub async fn approved(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
         let grant = self.claimed(device, name, by).await;
-        assert!(self.store.decide_grant(grant, by, Decision::Approve, &when(5)).await.unwrap());
+        assert!(self.store.decide_grant(grant, by, Decision::Approve, ALONE, &when(5)).await.unwrap().is_done());
         grant
     }
 
@@ -227,7 +230,7 @@ impl Bench {
     pub async fn redeemed(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
         let grant = self.approved(device, name, by).await;
         let (jkt, refresh) = (device.key.as_ref().unwrap().jkt, Some((bytes(name), POLICY)));
-        assert_eq!(self.store.redeem_grant(grant, &jkt, refresh, &when(6)).await.unwrap(), Redemption::Redeemed);
+        assert_eq!(self.store.redeem_grant(grant, &jkt, refresh, ALONE, &when(6)).await.unwrap(), Redemption::Redeemed);
         grant
     }
 
@@ -250,6 +253,9 @@ impl Bench {
         records.len()
     }
 }
+
+/// One person is enough.
+pub const ALONE: SecondPerson = SecondPerson { after_pairing: false, when_new: false };
 
 /// Whoever asks may know of all sites.
 pub const ALL: &Reach = &Reach::Everywhere;
@@ -364,6 +370,22 @@ macro_rules! contract {
                     refresh_tokens_die_unused_and_of_age
                     two_live_sign_ins_of_one_key_are_both_ended_a_009
                     pending_grants_are_listed_oldest_first
+                }
+                approvers {
+                    who_paired_or_registered_a_device_is_not_enough_for_its_first_sign_in_a_079
+                    the_rule_is_of_kind_or_site_holds_a_day_and_spares_the_others_a_079
+                    a_key_that_changes_by_itself_hides_nobody_a_079
+                    who_never_approved_a_device_is_new_to_it_once_others_have_a_101
+                    of_two_approvers_at_once_one_is_first_and_nobody_is_in_a_079
+                    a_first_approver_who_lost_the_right_counts_for_nothing_a_047
+                    only_who_is_on_a_devices_list_opens_decides_and_counts_a_101
+                    a_person_has_five_sign_ins_open_at_the_most_a_092
+                    reporting_and_blocking_is_one_change_a_092
+                    an_approval_is_undone_by_who_gave_it_for_a_day_and_once_a_101
+                }
+                overview {
+                    a_series_counts_by_span_and_site
+                    devices_in_need_are_suspended_or_long_unheard_of
                 }
                 operators {
                     a_name_is_given_once_also_when_many_ask_at_once

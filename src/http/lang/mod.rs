@@ -41,10 +41,12 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
             plural,
             texts: Texts::parse(&[
                 include_str!("de/account.po"),
+                include_str!("de/approval.po"),
                 include_str!("de/audit.po"),
                 include_str!("de/broker.po"),
                 include_str!("de/frame.po"),
                 include_str!("de/operators.po"),
+                include_str!("de/overview.po"),
                 include_str!("de/setup.po"),
                 include_str!("de/sign_ins.po"),
             ]),

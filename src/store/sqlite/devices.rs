@@ -101,7 +101,8 @@ fn networks(site: &Site) -> String {
     site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn set_state(
+/// Changes a device's state, with everything that follows from it.
+pub(super) fn set_state(
     connection: &Connection,
     id: &DeviceId,
     to: DeviceState,

@@ -15,10 +15,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 use crate::model::operator::Reach;
 use crate::store::{Result, StoreError};
 
+mod approvers;
 mod audit;
 mod devices;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
 mod passkeys;
 mod people;
