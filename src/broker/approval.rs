@@ -7,6 +7,7 @@
 //! A code that is unknown, spent, expired, foreign or another's gives one answer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::broker::refusals::network_of;
 use crate::broker::{Broker, Caller, UseCaseError};
@@ -37,15 +38,15 @@ pub enum Opened {
 
 /// Everything that the approve page shows. All of it is verified by the broker, except where `Device::facts` says what people wrote down.
 #[derive(Debug)]
-pub struct Review<'a> {
+pub struct Review {
     /// The sign-in.
     pub grant: Grant,
     /// The device.
     pub device: Device,
     /// Its kind.
-    pub kind: &'a Kind,
+    pub kind: Arc<Kind>,
     /// What it asks for access to.
-    pub resource: &'a Resource,
+    pub resource: Arc<Resource>,
     /// Site name.
     pub site: String,
     /// Is the device on its site's network? `None` if nobody has said which that is.
@@ -80,7 +81,8 @@ impl Broker {
         if self.store.is_guess_budget_spent(&buckets, context.now).await? {
             return Ok(Opened::TooManyGuesses);
         }
-        let prefixes = self.kinds.iter().map(|kind| kind.prefix.as_str());
+        let policy = self.policy();
+        let prefixes = policy.kinds().iter().map(|kind| kind.prefix.as_str());
         let found = match UserCode::parse_any(input, prefixes) {
             Some(code) => self.store.grant_by_user_code(&code.hash(&self.user_code_key)).await?,
             None => None,
@@ -112,7 +114,7 @@ impl Broker {
     ///
     /// # Errors
     /// If it is over, or another's: the same answer.
-    pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review<'_>, UseCaseError> {
+    pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review, UseCaseError> {
         let by = approver(caller)?;
         let over = || {
             UseCaseError::NotFound(
@@ -131,7 +133,7 @@ impl Broker {
         let resource = self.resource(&grant.resource).ok_or_else(over)?;
         let site = self.store.site(&device.facts.site).await?;
         let on_site = site.as_ref().zip(grant.peer).and_then(|(site, peer)| site.has_address(peer));
-        let shown = self.shown_digest(&grant, &device, on_site);
+        let shown = self.shown_digest(&grant, &device, on_site, (&kind, &resource));
         Ok(Review {
             site: site.map_or_else(String::new, |site| site.name),
             on_site,
@@ -144,7 +146,7 @@ impl Broker {
     }
 
     /// The code of this sign-in, as its device shows it, if that is what was typed.
-    pub fn code_of(&self, review: &Review<'_>, typed: &str) -> Option<String> {
+    pub fn code_of(&self, review: &Review, typed: &str) -> Option<String> {
         let code = UserCode::parse_any(typed, [review.kind.prefix.as_str()])?;
         is_equal(&code.hash(&self.user_code_key), &review.grant.user_code_hash)
             .then(|| code.display(&review.kind.prefix))
@@ -210,7 +212,13 @@ impl Broker {
         self.store.pending_grants(&caller.reach(), self.now(), limit).await
     }
 
-    fn shown_digest(&self, grant: &Grant, device: &Device, on_site: Option<bool>) -> String {
+    fn shown_digest(
+        &self,
+        grant: &Grant,
+        device: &Device,
+        on_site: Option<bool>,
+        (kind, resource): (&Kind, &Resource),
+    ) -> String {
         let shown = serde_json::json!([
             grant.id,
             device.id,
@@ -221,7 +229,11 @@ impl Broker {
             grant.resource,
             grant.peer,
             on_site,
-            grant.claim.as_ref().map(|claim| claim.at)
+            grant.claim.as_ref().map(|claim| claim.at),
+            // The policy may have changed since.
+            kind.words(&grant.scope, resource),
+            resource.label,
+            kind.refresh_for(&grant.scope).map(|refresh| refresh.absolute.as_secs()),
         ]);
         b64u(&self.shown_key.tag(&[shown.to_string().as_bytes()]))
     }

@@ -22,6 +22,7 @@ use crate::config::{ClientCertificates, Config, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
+use crate::model::kind::Kind;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
@@ -69,8 +70,9 @@ pub async fn open_broker(
     };
     let client = &config.client;
     let policy = Policy {
-        kinds: config.kinds.clone(),
-        resources: config.resources.clone(),
+        kinds: Kind::built_in(),
+        resources: Vec::new(),
+        file: config.policy.clone(),
         mtls_url,
         client_trust: client_trust(client)?,
         attestation_roots,

@@ -159,6 +159,38 @@ impl PolicyTables {
         toml::to_string_pretty(&toml::Table::try_from(self).map_err(failed)?).map_err(failed)
     }
 
+    /// What this text says of kinds and resources and the other does not say, or says otherwise.
+    ///
+    /// # Errors
+    /// As [`PolicyTables::to_text`].
+    pub fn beyond(&self, base: &Self) -> Result<Self, ConfigError> {
+        fn less<T: Clone + PartialEq + Serialize + serde::de::DeserializeOwned>(
+            all: &BTreeMap<String, T>,
+            base: &BTreeMap<String, T>,
+        ) -> Result<BTreeMap<String, T>, ConfigError> {
+            let failed = |error: String| ConfigError(error);
+            let mut left = BTreeMap::new();
+            for (id, patch) in all {
+                let Some(below) = base.get(id) else {
+                    left.insert(id.clone(), patch.clone());
+                    continue;
+                };
+                let below = toml::Table::try_from(below).map_err(|error| failed(error.to_string()))?;
+                let mut table = toml::Table::try_from(patch).map_err(|error| failed(error.to_string()))?;
+                table.retain(|name, value| below.get(name) != Some(value));
+                if !table.is_empty() {
+                    left.insert(id.clone(), table.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))?);
+                }
+            }
+            Ok(left)
+        }
+        Ok(Self {
+            kinds: less(&self.kinds, &base.kinds)?,
+            resources: less(&self.resources, &base.resources)?,
+            ..Self::default()
+        })
+    }
+
     /// The names of what this text sets of one entry: `("kinds", "printer")`.
     pub fn fields(&self, section: &str, id: &str) -> Vec<String> {
         let table = match section {

@@ -110,8 +110,8 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         // Shown only if it is this sign-in's, in the form that the device shows it.
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
-        abilities: review.kind.words(&review.grant.scope, review.resource),
-        lasts: where_and_how_long(review.resource, lasts),
+        abilities: review.kind.words(&review.grant.scope, &review.resource),
+        lasts: where_and_how_long(&review.resource, lasts),
         needs_number: review.kind.confirmation_number,
         tries_left: u64::from(MAX_WRONG_NUMBERS.saturating_sub(review.grant.wrong_numbers)),
         expires: when(review.grant.expires_at, now),
@@ -127,7 +127,7 @@ fn where_and_how_long(resource: &Resource, lasts: std::time::Duration) -> String
 }
 
 /// The facts, each with how it is known. What could not be verified is said, too.
-fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
+fn verified(review: &Review, now: crate::clock::Timestamp) -> Vec<Fact> {
     let fact = |state: FactState, text: String, detail: Option<String>| Fact { state, text, detail };
     let mut facts = Vec::new();
     if let Some(key) = &review.device.key {

@@ -18,6 +18,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod policies;
 pub mod sqlite;
 
 pub use audit::*;
@@ -25,6 +26,7 @@ pub use devices::*;
 pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
+pub use policies::*;
 
 /// The store could not do it; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,8 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore> Store for S {}
+pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore + PolicyStore {}
+impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore + PolicyStore> Store for S {}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

@@ -20,6 +20,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod policies;
 mod signing_keys;
 mod writer;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
+use pairgate::config::policy::PolicyTables;
 use pairgate::device_auth::mtls::ClientTrust;
 use pairgate::http::serve::Door;
 use pairgate::http::{Edge, Sides, serve};
@@ -44,6 +45,8 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
+    /// What pairgate.toml says of kinds and resources.
+    pub file: PolicyTables,
     pub has_tls: bool,
     pub client_ca: Vec<Vec<u8>>,
     pub client_crl: Vec<Vec<u8>>,
@@ -59,6 +62,7 @@ impl Default for Setup {
         Self {
             kinds: Config::default().kinds,
             resources: Vec::new(),
+            file: PolicyTables::default(),
             has_tls: false,
             client_ca: Vec::new(),
             client_crl: Vec::new(),
@@ -126,6 +130,7 @@ impl TestBroker {
         let policy = Policy {
             kinds: setup.kinds.clone(),
             resources: setup.resources.clone(),
+            file: setup.file.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust,
             attestation_roots: setup.attestation_roots.clone(),
