@@ -19,6 +19,7 @@ mod mtls;
 mod openapi;
 mod pages;
 mod pairing;
+mod policy;
 mod private_key_jwt;
 mod resource;
 mod rotation;

@@ -30,6 +30,7 @@ mod devices;
 mod grants;
 mod operators;
 mod pairings;
+mod policies;
 mod sqlite;
 
 /// How each backend is opened.
@@ -361,6 +362,13 @@ macro_rules! contract {
                     of_many_who_disable_at_once_one_did
                     guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
                     guesses_at_once_are_all_counted
+                }
+                policies {
+                    versions_hold_one_after_the_other_and_are_listed
+                    of_many_who_write_on_the_same_version_one_did_a_081
+                    a_version_brings_its_sites_in_the_same_transaction
+                    a_second_person_confirms_and_never_the_first_a_081
+                    what_waits_is_withdrawn_once_or_overtaken
                 }
                 audit {
                     records_are_listed_both_ways_and_filtered
