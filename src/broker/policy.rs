@@ -120,6 +120,11 @@ impl PolicySet {
         self.resources.iter().find(|resource| resource.id == id)
     }
 
+    /// What is edited: kinds and resources without what pairgate.toml sets.
+    pub fn editable(&self) -> PolicyTables {
+        self.below_file.tables()
+    }
+
     /// Has this resource rules of its own?
     pub fn is_described(&self, resource: &str) -> bool {
         self.described.contains(resource)
@@ -257,7 +262,7 @@ impl Broker {
     pub async fn export_policy(&self, caller: &Caller) -> Result<String, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
         let now = self.policy();
-        let mut tables = now.below_file.tables();
+        let mut tables = now.editable();
         tables.two_persons = Some(now.two_persons);
         tables.sites = site_tables(self.store.sites(&Reach::Everywhere).await?);
         tables.to_text().map_err(|error| UseCaseError::refused(error.0))
@@ -284,7 +289,7 @@ impl Broker {
         patch: Option<KindPatch>,
     ) -> Result<PolicyChange, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
-        let mut tables = self.policy().below_file.tables();
+        let mut tables = self.policy().editable();
         match patch {
             Some(patch) => tables.kinds.insert(id.to_owned(), patch),
             None => tables.kinds.remove(id),
@@ -303,7 +308,7 @@ impl Broker {
         patch: Option<ResourcePatch>,
     ) -> Result<PolicyChange, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
-        let mut tables = self.policy().below_file.tables();
+        let mut tables = self.policy().editable();
         match patch {
             Some(patch) => tables.resources.insert(id.to_owned(), patch),
             None => tables.resources.remove(id),
@@ -317,7 +322,7 @@ impl Broker {
     /// As [`Broker::propose_policy`].
     pub async fn propose_two_persons(&self, caller: &Caller, wanted: bool) -> Result<PolicyChange, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
-        let mut tables = self.policy().below_file.tables();
+        let mut tables = self.policy().editable();
         tables.two_persons = Some(wanted);
         self.look_at(caller, tables).await
     }
@@ -470,7 +475,7 @@ impl Broker {
         let sites = self.changed_sites(&tables.sites).await?;
         let two_persons = tables.two_persons.unwrap_or(now.two_persons);
 
-        let mut before = now.below_file.tables();
+        let mut before = now.editable();
         let mut after = below_file.tables();
         // Only what is built in may change by a new program; the rest is stored as it was decided.
         let mut stored = after.beyond(&self.policies.base.tables()).map_err(refused)?;

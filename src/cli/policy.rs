@@ -236,6 +236,13 @@ mod tests {
             change("kinds.printer", "scopes.print.read", Some("fetch print jobs"), None, false),
         ];
         let text: Vec<String> = lines(&changes).into_iter().map(|(sign, text)| format!("{sign} {text}")).collect();
-        insta::assert_snapshot!(text.join("\n"), @"");
+        insta::assert_snapshot!(text.join("\n"), @r"
+          policy
+        ~ two_persons        false -> true
+          kinds.printer
+        ~ code_lifetime      300 -> 120  (pairgate.toml sets this; without effect as long as it does)
+        + scopes.fax.send    send faxes
+        - scopes.print.read  fetch print jobs
+        ");
     }
 }

@@ -241,7 +241,8 @@ impl ResourcePatch {
         Ok(())
     }
 
-    fn of(resource: &Resource) -> Self {
+    /// All of a resource.
+    pub fn of(resource: &Resource) -> Self {
         Self {
             label: Some(resource.label.clone()),
             scopes: Some(resource.scopes.iter().cloned().collect()),
@@ -273,7 +274,8 @@ impl ResourcePatch {
 }
 
 impl KindPatch {
-    fn of(kind: &Kind) -> Self {
+    /// All of a kind.
+    pub fn of(kind: &Kind) -> Self {
         Self {
             label: Some(kind.label.clone()),
             prefix: Some(kind.prefix.clone()),

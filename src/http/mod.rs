@@ -6,7 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`], [`settings`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -39,6 +39,7 @@ pub mod places;
 pub mod present;
 pub mod qr;
 pub mod serve;
+pub mod settings;
 pub mod sign_in;
 pub mod views;
 
@@ -139,6 +140,18 @@ pub fn router(edge: Edge) -> Router {
         .route("/report", post(approve::report))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
+        .route("/settings", get(settings::show))
+        .route("/settings/sites", get(settings::sites::list).post(settings::sites::add))
+        .route("/settings/sites/{id}", get(settings::sites::show).post(settings::sites::change))
+        .route("/settings/kinds", get(settings::kinds::list))
+        .route("/settings/kinds/{id}", get(settings::kinds::show).post(settings::kinds::change))
+        .route("/settings/kind", get(settings::kinds::new).post(settings::kinds::add))
+        .route("/settings/resources", get(settings::resources::list))
+        .route("/settings/resource", get(settings::resources::show).post(settings::resources::change))
+        .route("/settings/policy", get(settings::policy::show).post(settings::policy::two_persons))
+        .route("/settings/policy/{version}", get(settings::policy::version).post(settings::policy::decide))
+        .route("/settings/import", get(settings::import::show).post(settings::import::import))
+        .route("/settings/export", get(settings::import::export))
         .route("/language", post(lang::choose))
         .fallback(present::not_found)
         .layer(middleware::from_fn(lang::speak))

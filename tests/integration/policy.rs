@@ -7,10 +7,13 @@ use pairgate::broker::{Broker, Caller, UseCaseError};
 use pairgate::config::policy::{MAX_POLICY, PolicyTables};
 use pairgate::model::audit::Actor;
 use pairgate::model::operator::{Rights, Role};
-use pairgate::simulator::TokenAnswer;
+use pairgate::model::site::Site;
+use pairgate::simulator::{RawAnswer, TokenAnswer, form};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop};
 use proptest::test_runner::TestRunner;
 
+use crate::support::chromium::{Chromium, Look, browse};
+use crate::support::visitor::{SAME_ORIGIN, Visitor, said};
 use crate::support::{Setup, TestBroker};
 
 /// An administrator who has just signed in.
@@ -108,7 +111,7 @@ async fn a_change_holds_for_the_next_code_and_the_next_token() {
     assert!(!test.broker.metadata_text().contains("scan.write"));
     // What was signed in with the scope that is gone gets no further tokens with it.
     assert!(tokens.scope.contains("scan.write"));
-    assert!(device.refresh().await.is_err());
+    assert!(!matches!(device.refresh().await, Ok(TokenAnswer::Tokens(_))));
     let record = test.records().await.into_iter().find(|record| record.event == "policy.applied").unwrap();
     assert_eq!(record.actor, "command-line");
     assert!(record.detail.contains("kinds.printer.code_lifetime: 300 -> 120"), "{}", record.detail);
@@ -340,4 +343,306 @@ async fn what_is_exported_and_imported_changes_nothing() {
         })
     });
     outcome.unwrap();
+}
+
+/// What the form of a kind is filled with.
+fn typed(page: &str, changed: &[(&str, &str)]) -> Vec<(String, String)> {
+    let forms = form::forms(page);
+    let form = forms.iter().find(|form| form.value("base").is_some() && page.contains("code_lifetime")).unwrap();
+    let mut fields: Vec<(String, String)> =
+        [("base", form.value("base").unwrap_or_default().to_owned())].map(|(name, value)| (name.into(), value)).into();
+    for (name, value) in [
+        ("label", "printer"),
+        ("prefix", "PRN"),
+        ("scopes", "scan.write = put scans into the scan folder\r\nprint.read = fetch print jobs that were sent to it"),
+        ("resources", "urn:pairgate:resource:default"),
+        ("code_lifetime", "300"),
+        ("access_token_lifetime", "600"),
+        ("refresh", "yes"),
+        ("refresh_idle", "7200"),
+        ("refresh_absolute", "28800"),
+        ("confirmation_number", "yes"),
+        ("codes_per_hour", "60"),
+        ("key_assurance", "software"),
+        ("key_rotation", "operator"),
+        ("client_certificate", "pinned"),
+    ] {
+        fields.push((name.into(), value.into()));
+    }
+    for (name, value) in changed {
+        fields.retain(|(known, _)| known != name);
+        fields.push(((*name).into(), (*value).into()));
+    }
+    fields
+}
+
+async fn post(visitor: &Visitor, path: &str, fields: &[(String, String)]) -> RawAnswer {
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    visitor.post(path, &fields).await
+}
+
+#[tokio::test]
+async fn a_kind_is_edited_in_two_steps_and_the_first_changes_nothing() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let page = dana.get("/settings/kinds/printer").await;
+    assert_eq!(page.status, 200);
+    let same = post(&dana, "/settings/kinds/printer", &typed(&page.body, &[])).await;
+    assert!(same.body.contains("Nothing would change"), "{}", same.body);
+
+    let refused =
+        post(&dana, "/settings/kinds/printer", &typed(&page.body, &[("code_lifetime", "3600"), ("label", "copier")])).await;
+    assert_eq!(refused.status, 422);
+    assert!(said(&refused).contains("60 to 600"), "{}", said(&refused));
+    assert!(refused.body.contains("value=\"copier\""), "what was typed stays");
+    let refused = post(&dana, "/settings/kinds/printer", &typed(&page.body, &[("code_lifetime", "soon")])).await;
+    assert!(said(&refused).contains("whole number"), "{}", said(&refused));
+
+    let mut fields = typed(&page.body, &[("code_lifetime", "120")]);
+    let shown = post(&dana, "/settings/kinds/printer", &fields).await;
+    assert!(shown.body.contains("kinds.printer.code_lifetime") && shown.body.contains("120"), "{}", shown.body);
+    assert_eq!(test.broker.kind("printer").unwrap().code_lifetime.as_secs(), 300);
+    fields.push(("sure".into(), "yes".into()));
+    let done = post(&dana, "/settings/kinds/printer", &fields).await;
+    assert_eq!(done.header("location"), Some("/settings/policy?applied=1"));
+    assert_eq!(test.broker.kind("printer").unwrap().code_lifetime.as_secs(), 120);
+    // The page was filled from the version before.
+    let stale = post(&dana, "/settings/kinds/printer", &fields).await;
+    assert!(stale.status == 303 || said(&stale).contains("changed by somebody else"), "{}", stale.body);
+    let mut other = typed(&page.body, &[("code_lifetime", "130")]);
+    other.push(("sure".into(), "yes".into()));
+    let stale = post(&dana, "/settings/kinds/printer", &other).await;
+    assert!(said(&stale).contains("changed by somebody else"), "{}", said(&stale));
+
+    let history = dana.get("/settings/policy?applied=1").await.body;
+    assert!(history.contains("Done: version 1 holds.") && history.contains("300 → 120"), "{history}");
+    test.advance(301);
+    let late = post(&dana, "/settings/kinds/printer", &other).await;
+    assert_eq!(late.header("location"), Some("/sign-in/again?back=%2Fsettings%2Fkinds%2Fprinter"));
+}
+
+#[tokio::test]
+async fn what_the_file_sets_can_not_be_changed_from_a_page_a_081() {
+    let file = PolicyTables::parse("[kinds.printer]\ncode_lifetime = 90").unwrap();
+    let test = TestBroker::with(Setup { file, ..Setup::default() }).await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let page = dana.get("/settings/kinds/printer").await.body;
+    assert!(page.contains("set in pairgate.toml"));
+    let mut fields = typed(&page, &[("code_lifetime", "600"), ("label", "copier")]);
+    fields.push(("sure".into(), "yes".into()));
+    assert_eq!(post(&dana, "/settings/kinds/printer", &fields).await.status, 303);
+    let kind = test.broker.kind("printer").unwrap();
+    assert_eq!((kind.code_lifetime.as_secs(), kind.label.as_str()), (90, "copier"));
+    let export = test.broker.export_policy(&Caller::command_line()).await.unwrap();
+    assert!(export.contains("code_lifetime = 300"), "not behind its back either: {export}");
+}
+
+#[tokio::test]
+async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
+    let test = TestBroker::start().await;
+    let shell = Caller::command_line();
+    test.broker.add_site(&shell, Site::plain("paris", "Paris, rue X")).await.unwrap();
+    test.broker.add_person(&shell, "mia", None).await.unwrap();
+    test.broker.set_role(&shell, "mia", "default", Some(Role::Admin)).await.unwrap();
+    let mia = test.another_session("mia").await;
+    for path in ["/settings", "/settings/sites", "/settings/sites/default", "/settings/kinds", "/settings/kinds/printer"]
+    {
+        let answer = mia.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.body.contains("rue X"), "{path}");
+    }
+    let site = [("name", "Mine"), ("networks", "10.0.0.0/8")];
+    assert_eq!(mia.get("/settings/sites/paris").await.status, 404);
+    assert_eq!(mia.get("/settings/sites/nowhere").await.status, 404);
+    assert_eq!(mia.post("/settings/sites/paris", &site).await.status, 404);
+    assert_eq!(mia.post("/settings/sites/default", &site).await.status, 303, "her own");
+    for path in ["/settings/policy", "/settings/policy/1", "/settings/import", "/settings/export", "/settings/kind", "/settings/resource"] {
+        assert_eq!(mia.get(path).await.status, 403, "{path}");
+    }
+    let fields = typed(&mia.get("/settings/kinds/printer").await.body, &[("code_lifetime", "60"), ("sure", "yes")]);
+    for path in ["/settings/kinds/printer", "/settings/policy", "/settings/policy/1", "/settings/resource"] {
+        let mut fields = fields.clone();
+        fields.push(("id".into(), "https://x.example".into()));
+        assert_eq!(post(&mia, path, &fields).await.status, 403, "{path}");
+    }
+    assert_eq!(mia.post("/settings/sites", &[("id", "rome"), ("name", "Rome")]).await.status, 403);
+    let theo = test.visitor("theo", Role::Approver).await;
+    for path in ["/settings", "/settings/sites", "/settings/sites/default", "/settings/kinds", "/settings/kinds/printer", "/settings/resources"] {
+        assert_eq!(theo.get(path).await.status, 403, "{path}");
+    }
+    assert_eq!(test.broker.policy().version(), 0);
+}
+
+#[tokio::test]
+async fn a_site_without_networks_is_pointed_at_when_a_kind_needs_them() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    assert!(!dana.get("/settings").await.body.contains("Sites without networks"));
+    apply(&test.broker, &Caller::command_line(), "[kinds.tv]\nsite_network = true").await.unwrap();
+    for path in ["/settings", "/settings/sites", "/settings/kinds", "/settings/kinds/tv"] {
+        assert!(dana.get(path).await.body.contains("Sites without networks"), "{path}");
+    }
+    let bad = dana.post("/settings/sites/default", &[("name", "HQ"), ("networks", "10.2.0.0/16, here")]).await;
+    assert!(said(&bad).contains("here is no network"), "{}", said(&bad));
+    let good = dana.post("/settings/sites/default", &[("name", "HQ"), ("networks", "10.2.0.0/16, fd00::/8")]).await;
+    assert_eq!(good.status, 303);
+    assert!(!dana.get("/settings").await.body.contains("Sites without networks"));
+    let history = dana.get("/settings/sites/default").await.body;
+    assert!(history.contains("10.2.0.0/16 fd00::/8"), "{history}");
+    test.advance(301);
+    let late = dana.post("/settings/sites/default", &[("name", "HQ"), ("two_persons", "yes")]).await;
+    assert_eq!(late.header("location"), Some("/sign-in/again?back=%2Fsettings%2Fsites%2Fdefault"));
+}
+
+/// A form with a file, as a browser sends it.
+async fn upload(visitor: &Visitor, fields: &[(&str, &str)]) -> RawAnswer {
+    let csrf = visitor.csrf().await;
+    let mut body = String::new();
+    for (name, value) in [("csrf", csrf.as_str())].iter().chain(fields) {
+        let file = if *name == "file" { "; filename=\"policy.toml\"" } else { "" };
+        body.push_str(&format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n"));
+    }
+    body.push_str("--edge--\r\n");
+    visitor.send("/settings/import", &body, "multipart/form-data; boundary=edge", &[SAME_ORIGIN]).await
+}
+
+#[tokio::test]
+async fn a_policy_is_imported_by_page_as_file_or_text_and_only_with_the_session_s_token() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let refused = upload(&dana, &[("text", "[kinds.printer]\nscopes = { 'Mail.Send' = 'x' }"), ("base", "0")]).await;
+    assert_eq!(refused.status, 422);
+    assert!(said(&refused).contains("no device may have it"), "{}", said(&refused));
+    assert!(refused.body.contains("Mail.Send"), "what was typed stays");
+    let long = upload(&dana, &[("text", &"#".repeat(300_000))]).await;
+    assert!(said(&long).contains("longer than 262144 bytes"), "{}", said(&long));
+    assert_eq!(upload(&dana, &[("text", &"#".repeat(600_000))]).await.status, 413);
+
+    let shown = upload(&dana, &[("file", KIOSK), ("text", "ignored"), ("base", "0")]).await;
+    assert!(shown.status == 200 && shown.body.contains("kinds.kiosk.prefix"), "{}", shown.body);
+    assert!(test.broker.kind("kiosk").is_none());
+    let done = upload(&dana, &[("text", KIOSK), ("base", "0"), ("sure", "yes")]).await;
+    assert_eq!(done.header("location"), Some("/settings/policy?applied=1"));
+    assert!(test.broker.kind("kiosk").is_some());
+
+    let forged = "--edge\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\n\r\n--edge--\r\n";
+    let forged = dana.send("/settings/import", forged, "multipart/form-data; boundary=edge", &[SAME_ORIGIN]).await;
+    assert_eq!(forged.status, 403, "A-041");
+    let export = dana.get("/settings/export").await;
+    assert!(export.body.contains("[kinds.kiosk.scopes]") && export.body.contains("[sites.default]"), "{}", export.body);
+    assert_eq!(export.header("content-disposition"), Some("attachment; filename=\"policy.toml\""));
+}
+
+#[tokio::test]
+async fn two_administrators_change_the_policy_together_on_the_pages_a_081() {
+    let test = TestBroker::start().await;
+    let (dana, mia) = (test.visitor("dana", Role::Admin).await, test.visitor("mia", Role::Admin).await);
+    let on = [("two_persons", "yes"), ("base", "0"), ("sure", "yes")];
+    assert_eq!(dana.post("/settings/policy", &on).await.status, 303);
+    let fields = typed(&dana.get("/settings/kinds/printer").await.body, &[("code_lifetime", "120"), ("sure", "yes")]);
+    let proposed = post(&dana, "/settings/kinds/printer", &fields).await;
+    assert_eq!(proposed.header("location"), Some("/settings/policy?proposed=2"));
+    assert_eq!(test.broker.kind("printer").unwrap().code_lifetime.as_secs(), 300);
+    let own = dana.get("/settings/policy/2").await.body;
+    assert!(own.contains("You proposed this") && !own.contains("value=\"confirm\""), "{own}");
+    let refused = dana.post("/settings/policy/2", &[("action", "confirm")]).await;
+    assert!(refused.status == 422 && refused.body.contains("proposed this change yourself"), "{}", refused.body);
+    assert!(mia.get("/settings/policy").await.body.contains("Waiting for a second person"));
+    assert!(mia.get("/settings/policy/2").await.body.contains("value=\"confirm\""));
+    let confirmed = mia.post("/settings/policy/2", &[("action", "confirm")]).await;
+    assert_eq!(confirmed.header("location"), Some("/settings/policy?applied=2"));
+    assert_eq!(test.broker.kind("printer").unwrap().code_lifetime.as_secs(), 120);
+    let back = mia.post("/settings/policy/1", &[("action", "restore"), ("base", "2"), ("sure", "yes")]).await;
+    assert_eq!(back.header("location"), Some("/settings/policy?proposed=3"));
+    let withdrawn = dana.post("/settings/policy/3", &[("action", "withdraw")]).await;
+    assert_eq!(withdrawn.header("location"), Some("/settings/policy"));
+}
+
+async fn settings_by_clicking(look: Look) {
+    let test = TestBroker::start().await;
+    test.broker.add_operator(&Caller::command_line(), "dana", Role::Admin).await.unwrap();
+    let link = test.broker.operator_link(&Caller::command_line(), "dana").await.unwrap();
+    browse(look, move |browser| async move {
+        browser.open(&link).await;
+        browser.click("main button").await;
+        browser.see_heading("Overview").await;
+        browser.open(&format!("{}/settings", test.issuer)).await;
+        browser.see_heading("Settings").await;
+        browser.inspect("settings", &[]).await;
+        add_a_site(&browser, &test).await;
+        edit_a_kind(&browser, &test).await;
+        import(&browser, &test).await;
+        browser.open(&format!("{}/settings/resources", test.issuer)).await;
+        browser.see_heading("Services").await;
+        browser.inspect("settings-services", &[]).await;
+        browser.open(&format!("{}/settings/resource", test.issuer)).await;
+        browser.see_heading("Add a service").await;
+        browser.inspect("settings-service", &[]).await;
+    })
+    .await;
+}
+
+async fn add_a_site(browser: &Chromium, test: &TestBroker) {
+    browser.click("main a[href='/settings/sites']").await;
+    browser.see_heading("Sites").await;
+    browser.click("#add summary").await;
+    for (field, text) in [("#id", "paris"), ("#name", "Paris, rue X"), ("#networks", "10.9.0.0/16"), ("#quiet_hours", "22:00-06:00")] {
+        browser.type_into(field, text).await;
+    }
+    browser.click("#two_persons").await;
+    browser.inspect("settings-sites", &[]).await;
+    browser.click("#add form button.primary").await;
+    browser.see_heading("Paris, rue X").await;
+    browser.inspect("settings-site", &[]).await;
+    let site = test.broker.site(&Caller::command_line(), "paris").await.unwrap().unwrap();
+    assert!(site.two_persons && site.networks.len() == 1);
+}
+
+async fn edit_a_kind(browser: &Chromium, test: &TestBroker) {
+    browser.open(&format!("{}/settings/kinds", test.issuer)).await;
+    browser.see_heading("Kinds of devices").await;
+    browser.inspect("settings-kinds", &[]).await;
+    browser.click("main a[href='/settings/kinds/printer']").await;
+    browser.see_heading("printer").await;
+    browser.inspect("settings-kind", &[]).await;
+    browser.run("document.querySelector('#code_lifetime').value = ''").await;
+    browser.type_into("#code_lifetime", "120").await;
+    browser.click("main form.fields button.primary").await;
+    browser.see_heading("Look at the change").await;
+    browser.inspect("settings-change", &[]).await;
+    assert_eq!(test.broker.policy().version(), 0);
+    browser.click("main form button.primary").await;
+    browser.see_heading("Policy").await;
+    assert!(browser.text().await.contains("Done: version 1 holds."));
+    browser.inspect("settings-policy", &[]).await;
+    assert_eq!(test.broker.kind("printer").unwrap().code_lifetime.as_secs(), 120);
+}
+
+async fn import(browser: &Chromium, test: &TestBroker) {
+    browser.click("main a[href='/settings/import']").await;
+    browser.see_heading("Import a policy").await;
+    browser.type_into("#text", "[kinds.printer]\ncode_lifetime = 3600\n").await;
+    browser.click("main form button.primary").await;
+    browser.see(".problems").await;
+    browser.inspect("settings-import-refused", &[]).await;
+    browser.run("document.querySelector('#text').value = ''").await;
+    browser.type_into("#text", KIOSK).await;
+    browser.click("main form button.primary").await;
+    browser.see_heading("Look at the change").await;
+    browser.click("main form button.primary").await;
+    browser.see_heading("Policy").await;
+    assert_eq!(test.broker.kind("kiosk").unwrap().prefix, "KSK");
+    browser.click("main a[href='/settings/policy/1']").await;
+    browser.see_heading("Version 1").await;
+    browser.inspect("settings-version", &[]).await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_by_clicking_on_a_phone() {
+    settings_by_clicking(Look::PHONE).await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_by_clicking_at_a_desk_in_the_dark() {
+    settings_by_clicking(Look::DESK.dark()).await;
 }
