@@ -624,7 +624,7 @@ async fn import(browser: &Chromium, test: &TestBroker) {
     browser.type_into("#text", "[kinds.printer]\ncode_lifetime = 3600\n").await;
     browser.click("main form button.primary").await;
     browser.see(".problems").await;
-    browser.inspect("settings-import-refused", &[]).await;
+    browser.inspect("settings-import-refused", &["422"]).await;
     browser.run("document.querySelector('#text').value = ''").await;
     browser.type_into("#text", KIOSK).await;
     browser.click("main form button.primary").await;
