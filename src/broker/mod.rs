@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::policy::{Described, PolicyTables, Trusts};
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
-use crate::config::policy::{Described, PolicyTables, Trusts};
 use crate::model::kind::Kind;
 use crate::model::operator::{Reach, Rights, Role};
 use crate::model::resource::Resource;

@@ -387,8 +387,7 @@ impl Broker {
         self.must_be_fresh(caller)?;
         let change = self.propose_version(caller, version).await?;
         self.signing.provide(change.algorithms.iter().copied()).await?;
-        let confirmed =
-            self.store.confirm_policy(version, &change.effects, is_shell, &self.context(caller)).await?;
+        let confirmed = self.store.confirm_policy(version, &change.effects, is_shell, &self.context(caller)).await?;
         self.renew_policy().await?;
         match confirmed {
             PolicyConfirmed::Applied => Ok(()),
@@ -425,10 +424,7 @@ impl Broker {
     ///
     /// # Errors
     /// If the caller may not, or the store fails.
-    pub async fn policy_history(
-        &self,
-        caller: &Caller,
-    ) -> Result<Vec<(PolicyVersion, Vec<Change>)>, UseCaseError> {
+    pub async fn policy_history(&self, caller: &Caller) -> Result<Vec<(PolicyVersion, Vec<Change>)>, UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
         let versions = self.store.policy_versions(VERSIONS).await?;
         let tables: BTreeMap<i64, PolicyTables> =
@@ -463,7 +459,11 @@ impl Broker {
     fn spelled_out(&self, document: &str) -> PolicyTables {
         let Ok(tables) = PolicyTables::parse(document) else { return PolicyTables::default() };
         let described = self.policies.base.clone().with(&tables).unwrap_or_default();
-        PolicyTables { two_persons: Some(tables.two_persons.unwrap_or(false)), sites: tables.sites, ..described.tables() }
+        PolicyTables {
+            two_persons: Some(tables.two_persons.unwrap_or(false)),
+            sites: tables.sites,
+            ..described.tables()
+        }
     }
 
     /// Step 1, and what the outcome would be.
@@ -507,7 +507,8 @@ impl Broker {
         for kind in gone {
             let mut devices = 0;
             for state in [DeviceState::Registered, DeviceState::Active, DeviceState::Suspended] {
-                let query = DeviceQuery { state: Some(state), kind: Some(kind.id.clone()), limit: 1, ..DeviceQuery::default() };
+                let query =
+                    DeviceQuery { state: Some(state), kind: Some(kind.id.clone()), limit: 1, ..DeviceQuery::default() };
                 devices += self.store.devices(&query, &Reach::Everywhere).await?.1;
             }
             if devices > 0 {

@@ -158,7 +158,8 @@ fn lines(changes: &[Change]) -> Vec<(char, String)> {
             (Some(before), None) => ('-', before.clone()),
             (None, None) => (' ', String::new()),
         };
-        let note = if change.overridden { "  (pairgate.toml sets this; without effect as long as it does)" } else { "" };
+        let note =
+            if change.overridden { "  (pairgate.toml sets this; without effect as long as it does)" } else { "" };
         lines.push((sign, format!("{:<width$}  {values}{note}", change.setting)));
     }
     lines
@@ -213,7 +214,10 @@ async fn history(broker: &Broker, json: bool) -> anyhow::Result<()> {
             in_a_line(changes, 200),
         ]
     };
-    output::table(&["VERSION", "STATE", "WRITTEN", "BY", "DECIDED BY", "CHANGED"], &history.iter().map(row).collect::<Vec<_>>())
+    output::table(
+        &["VERSION", "STATE", "WRITTEN", "BY", "DECIDED BY", "CHANGED"],
+        &history.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 #[cfg(test)]

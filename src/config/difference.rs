@@ -51,7 +51,8 @@ pub fn in_a_line(changes: &[Change], most: usize) -> String {
     let mut line = String::new();
     for (index, change) in changes.iter().enumerate() {
         let value = |value: &Option<String>| value.as_ref().map_or_else(|| "-".to_owned(), |value| shortened(value));
-        let name = if change.of.is_empty() { change.setting.clone() } else { format!("{}.{}", change.of, change.setting) };
+        let name =
+            if change.of.is_empty() { change.setting.clone() } else { format!("{}.{}", change.of, change.setting) };
         let words = format!("{name}: {} -> {}", value(&change.before), value(&change.after));
         if line.chars().count() + words.chars().count() > most {
             let left = changes.len() - index;
@@ -125,11 +126,20 @@ mod tests {
     #[test]
     fn each_setting_that_differs_is_a_line() {
         let before = "[kinds.printer]\ncode_lifetime = 300\nrefresh = true\nscopes = { \"a.b\" = \"one\" }";
-        let after = "two_persons = true\n[kinds.printer]\ncode_lifetime = 120\nrefresh = true\nscopes = { \"c\" = \"two\" }";
+        let after =
+            "two_persons = true\n[kinds.printer]\ncode_lifetime = 120\nrefresh = true\nscopes = { \"c\" = \"two\" }";
         let found = changes(before, after, "[kinds.printer]\nscopes = { x = \"y\" }");
         let lines: Vec<_> = found
             .iter()
-            .map(|change| (change.of.as_str(), change.setting.as_str(), change.before.as_deref(), change.after.as_deref(), change.overridden))
+            .map(|change| {
+                (
+                    change.of.as_str(),
+                    change.setting.as_str(),
+                    change.before.as_deref(),
+                    change.after.as_deref(),
+                    change.overridden,
+                )
+            })
             .collect();
         assert_eq!(
             lines,

@@ -215,10 +215,8 @@ impl Config {
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
-        let trusts = Trusts {
-            makers: !self.attestation_roots.is_empty(),
-            authorities: !self.client.authorities.is_empty(),
-        };
+        let trusts =
+            Trusts { makers: !self.attestation_roots.is_empty(), authorities: !self.client.authorities.is_empty() };
         let described = Described::built_in().with(&self.policy)?.checked(trusts)?;
         (self.kinds, self.resources) = (described.kinds, described.resources);
         Ok(self)

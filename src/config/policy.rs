@@ -133,7 +133,8 @@ impl PolicyTables {
         if text.len() > MAX_POLICY {
             return Err(ConfigError(format!("the policy is longer than {MAX_POLICY} bytes")));
         }
-        let tables: Self = toml::from_str(text).map_err(|error| ConfigError(error.to_string().trim_end().to_owned()))?;
+        let tables: Self =
+            toml::from_str(text).map_err(|error| ConfigError(error.to_string().trim_end().to_owned()))?;
         if let Some((id, _)) = tables.resources.iter().find(|(_, resource)| resource.keys.is_some()) {
             return Err(ConfigError(format!(
                 "resources.'{id}': keys names files of the broker's machine; here give the keys themselves, as jwks"
@@ -179,7 +180,10 @@ impl PolicyTables {
                 let mut table = toml::Table::try_from(patch).map_err(|error| failed(error.to_string()))?;
                 table.retain(|name, value| below.get(name) != Some(value));
                 if !table.is_empty() {
-                    left.insert(id.clone(), table.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))?);
+                    left.insert(
+                        id.clone(),
+                        table.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))?,
+                    );
                 }
             }
             Ok(left)

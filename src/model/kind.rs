@@ -172,11 +172,14 @@ impl Kind {
             return refuse("access_token_lifetime must be 60 to 3600 seconds".into());
         }
         let is_odd = |refresh: RefreshPolicy| {
-            refresh.idle < Duration::from_secs(60) || refresh.absolute < refresh.idle || refresh.absolute > 400 * 24 * HOUR
+            refresh.idle < Duration::from_secs(60)
+                || refresh.absolute < refresh.idle
+                || refresh.absolute > 400 * 24 * HOUR
         };
         if self.refresh.is_some_and(is_odd) {
             return refuse(
-                "refresh_idle must be at least 60 seconds, refresh_absolute at least as long, and at most 400 days".into(),
+                "refresh_idle must be at least 60 seconds, refresh_absolute at least as long, and at most 400 days"
+                    .into(),
             );
         }
         if !(1..=3600).contains(&self.codes_per_hour) {

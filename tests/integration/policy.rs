@@ -98,7 +98,8 @@ async fn a_change_holds_for_the_next_code_and_the_next_token() {
     let mut device = test.paired("lobby-printer-01", "printer").await;
     let tokens = test.signed_in(&approver, &mut device).await;
     assert_eq!(device.request_code(None, None).await.unwrap().expires_in, 300);
-    let text = "[kinds.printer]\ncode_lifetime = 120\naccess_token_lifetime = 60\nscopes = { 'print.read' = 'fetch jobs' }";
+    let text =
+        "[kinds.printer]\ncode_lifetime = 120\naccess_token_lifetime = 60\nscopes = { 'print.read' = 'fetch jobs' }";
     let change = test.broker.propose_policy(&Caller::command_line(), text).await.unwrap();
     assert_eq!(test.broker.policy().version(), 0, "looking changes nothing");
     let applied = test.broker.apply_policy(&Caller::command_line(), &change, 0).await.unwrap();
@@ -131,7 +132,9 @@ impl MetadataText for Arc<Broker> {
 async fn a_kind_that_is_added_pairs_and_signs_in_without_a_restart() {
     let test = TestBroker::start().await;
     let approver = test.operator("dana", Role::Approver).await;
-    let text = format!("{KIOSK}resources = ['https://menu.example']\n[resources.'https://menu.example']\nsigning_algorithm = 'RS256'");
+    let text = format!(
+        "{KIOSK}resources = ['https://menu.example']\n[resources.'https://menu.example']\nsigning_algorithm = 'RS256'"
+    );
     apply(&test.broker, &Caller::command_line(), &text).await.unwrap();
     let mut device = test.paired("canteen-01", "kiosk").await;
     let code = device.request_code(None, None).await.unwrap();
@@ -158,13 +161,9 @@ async fn a_kind_with_devices_does_not_go() {
 async fn what_another_process_changed_is_seen_and_survives_a_restart() {
     let test = TestBroker::start().await;
     test.broker.look_for_changes_of_others().await.unwrap();
-    let other = TestBroker::on(
-        Arc::clone(&test.data),
-        "127.0.0.1:0".parse().unwrap(),
-        test.clock.clone(),
-        Setup::default(),
-    )
-    .await;
+    let other =
+        TestBroker::on(Arc::clone(&test.data), "127.0.0.1:0".parse().unwrap(), test.clock.clone(), Setup::default())
+            .await;
     apply(&other.broker, &Caller::command_line(), KIOSK).await.unwrap();
     assert!(test.broker.kind("kiosk").is_none());
     test.broker.look_for_changes_of_others().await.unwrap();
@@ -183,8 +182,7 @@ async fn what_the_file_says_wins_and_is_said() {
         .propose_policy(&Caller::command_line(), "[kinds.printer]\ncode_lifetime = 600\nlabel = 'copier'")
         .await
         .unwrap();
-    let overridden: Vec<_> =
-        change.changes.iter().map(|change| (change.setting.as_str(), change.overridden)).collect();
+    let overridden: Vec<_> = change.changes.iter().map(|change| (change.setting.as_str(), change.overridden)).collect();
     assert_eq!(overridden, [("code_lifetime", true), ("label", false)]);
     test.broker.apply_policy(&Caller::command_line(), &change, 0).await.unwrap();
     let kind = test.broker.kind("printer").unwrap();
@@ -203,7 +201,8 @@ async fn a_policy_that_can_not_hold_here_keeps_the_broker_from_starting() {
         ("[kinds.kiosk]\nmoon_phase = 'full'", "", "unknown field"),
         (KIOSK, "[kinds.printer]\nprefix = 'KSK'", "together with pairgate.toml"),
     ] {
-        let stored = stored.clone().map(|stored| pairgate::store::PolicyVersion { document: document.into(), ..stored });
+        let stored =
+            stored.clone().map(|stored| pairgate::store::PolicyVersion { document: document.into(), ..stored });
         let opened = pairgate::broker::policy::Policies::open(
             pairgate::config::policy::Described::built_in(),
             PolicyTables::parse(file).unwrap(),
@@ -320,7 +319,8 @@ async fn what_is_exported_and_imported_changes_nothing() {
     let test = TestBroker::start().await;
     let caller = Caller::command_line();
     let key = pairgate::simulator::DeviceKey::generate_es256().unwrap().jwk().to_string();
-    let mut runner = TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() });
     let handle = tokio::runtime::Handle::current();
     let outcome = tokio::task::block_in_place(|| {
         runner.run(&edits(), |(code, token, refresh, label, has_keys, prefix)| {
@@ -391,7 +391,8 @@ async fn a_kind_is_edited_in_two_steps_and_the_first_changes_nothing() {
     assert!(same.body.contains("Nothing would change"), "{}", same.body);
 
     let refused =
-        post(&dana, "/settings/kinds/printer", &typed(&page.body, &[("code_lifetime", "3600"), ("label", "copier")])).await;
+        post(&dana, "/settings/kinds/printer", &typed(&page.body, &[("code_lifetime", "3600"), ("label", "copier")]))
+            .await;
     assert_eq!(refused.status, 422);
     assert!(said(&refused).contains("60 to 600"), "{}", said(&refused));
     assert!(refused.body.contains("value=\"copier\""), "what was typed stays");
@@ -445,7 +446,8 @@ async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
     test.broker.add_person(&shell, "mia", None).await.unwrap();
     test.broker.set_role(&shell, "mia", "default", Some(Role::Admin)).await.unwrap();
     let mia = test.another_session("mia").await;
-    for path in ["/settings", "/settings/sites", "/settings/sites/default", "/settings/kinds", "/settings/kinds/printer"]
+    for path in
+        ["/settings", "/settings/sites", "/settings/sites/default", "/settings/kinds", "/settings/kinds/printer"]
     {
         let answer = mia.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -456,7 +458,14 @@ async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
     assert_eq!(mia.get("/settings/sites/nowhere").await.status, 404);
     assert_eq!(mia.post("/settings/sites/paris", &site).await.status, 404);
     assert_eq!(mia.post("/settings/sites/default", &site).await.status, 303, "her own");
-    for path in ["/settings/policy", "/settings/policy/1", "/settings/import", "/settings/export", "/settings/kind", "/settings/resource"] {
+    for path in [
+        "/settings/policy",
+        "/settings/policy/1",
+        "/settings/import",
+        "/settings/export",
+        "/settings/kind",
+        "/settings/resource",
+    ] {
         assert_eq!(mia.get(path).await.status, 403, "{path}");
     }
     let fields = typed(&mia.get("/settings/kinds/printer").await.body, &[("code_lifetime", "60"), ("sure", "yes")]);
@@ -467,7 +476,14 @@ async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
     }
     assert_eq!(mia.post("/settings/sites", &[("id", "rome"), ("name", "Rome")]).await.status, 403);
     let theo = test.visitor("theo", Role::Approver).await;
-    for path in ["/settings", "/settings/sites", "/settings/sites/default", "/settings/kinds", "/settings/kinds/printer", "/settings/resources"] {
+    for path in [
+        "/settings",
+        "/settings/sites",
+        "/settings/sites/default",
+        "/settings/kinds",
+        "/settings/kinds/printer",
+        "/settings/resources",
+    ] {
         assert_eq!(theo.get(path).await.status, 403, "{path}");
     }
     assert_eq!(test.broker.policy().version(), 0);
@@ -496,6 +512,10 @@ async fn a_site_without_networks_is_pointed_at_when_a_kind_needs_them() {
 
 /// A form with a file, as a browser sends it.
 async fn upload(visitor: &Visitor, fields: &[(&str, &str)]) -> RawAnswer {
+    upload_in(visitor, fields, "en").await
+}
+
+async fn upload_in(visitor: &Visitor, fields: &[(&str, &str)], language: &str) -> RawAnswer {
     let csrf = visitor.csrf().await;
     let mut body = String::new();
     for (name, value) in [("csrf", csrf.as_str())].iter().chain(fields) {
@@ -503,7 +523,8 @@ async fn upload(visitor: &Visitor, fields: &[(&str, &str)]) -> RawAnswer {
         body.push_str(&format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n"));
     }
     body.push_str("--edge--\r\n");
-    visitor.send("/settings/import", &body, "multipart/form-data; boundary=edge", &[SAME_ORIGIN]).await
+    let headers = [SAME_ORIGIN, ("accept-language", language)];
+    visitor.send("/settings/import", &body, "multipart/form-data; boundary=edge", &headers).await
 }
 
 #[tokio::test]
@@ -586,7 +607,9 @@ async fn add_a_site(browser: &Chromium, test: &TestBroker) {
     browser.click("main a[href='/settings/sites']").await;
     browser.see_heading("Sites").await;
     browser.click("#add summary").await;
-    for (field, text) in [("#id", "paris"), ("#name", "Paris, rue X"), ("#networks", "10.9.0.0/16"), ("#quiet_hours", "22:00-06:00")] {
+    for (field, text) in
+        [("#id", "paris"), ("#name", "Paris, rue X"), ("#networks", "10.9.0.0/16"), ("#quiet_hours", "22:00-06:00")]
+    {
         browser.type_into(field, text).await;
     }
     browser.click("#two_persons").await;
@@ -645,4 +668,48 @@ async fn settings_are_changed_by_clicking_on_a_phone() {
 #[tokio::test]
 async fn settings_are_changed_by_clicking_at_a_desk_in_the_dark() {
     settings_by_clicking(Look::DESK.dark()).await;
+}
+
+/// Texts of the settings pages that are marked, as they stand in the source.
+fn marked_texts() -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let files = |folder: &str| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let mut texts = Vec::new();
+    for path in files("templates").chain(files("settings")) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_template = name.ends_with(".html");
+        if is_template && !name.starts_with("settings") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let begins: &[&str] = if is_template {
+            &["{{ \"", "(\"", ", \""]
+        } else {
+            &[" t(\"", "(t(\"", "&t(\"", " tf(\"", "[tf(\"", "(tf(\""]
+        };
+        for begin in begins {
+            for rest in text.split(begin).skip(1) {
+                let (found, after) = rest.split_once('"').unwrap();
+                if !is_template || after.starts_with("|t") {
+                    texts.push(found.to_owned());
+                }
+            }
+        }
+    }
+    texts
+}
+
+#[tokio::test]
+async fn every_text_of_the_settings_is_there_in_german() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let german = include_str!("../../src/http/lang/de/settings.po");
+    let texts = marked_texts();
+    assert!(texts.len() > 100, "{}", texts.len());
+    let missing: Vec<_> = texts.iter().filter(|text| !german.contains(&format!("msgid \"{text}\"\n"))).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    let page = dana.get_with("/settings/kinds/printer", &[("accept-language", "de")]).await.body;
+    assert!(page.contains("Buchstaben vor jedem Code"), "{page}");
+    let refused = upload_in(&dana, &[("text", "[kinds.printer]\ncode_lifetime = 3600")], "de").await;
+    assert!(said(&refused).contains("ein Code gilt 60 bis 600 Sekunden"), "{}", said(&refused));
 }

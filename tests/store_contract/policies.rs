@@ -51,8 +51,7 @@ pub async fn of_many_who_write_on_the_same_version_one_did_a_081(bench: Bench) {
 pub async fn a_version_brings_its_sites_in_the_same_transaction(bench: Bench) {
     let store = &bench.store;
     let sites = vec![Site::plain("default", "Berlin HQ"), Site::plain("paris", "Paris")];
-    let written =
-        NewPolicy { effects: PolicyEffects { sites, ..PolicyEffects::default() }, ..new(0, "a") };
+    let written = NewPolicy { effects: PolicyEffects { sites, ..PolicyEffects::default() }, ..new(0, "a") };
     let known = bench.records().await.len();
     let stale = NewPolicy { base: 7, ..written.clone() };
     assert_eq!(store.write_policy(&stale, &when(1)).await.unwrap(), PolicyWritten::Stale);
@@ -86,9 +85,7 @@ pub async fn a_second_person_confirms_and_never_the_first_a_081(bench: Bench) {
     assert_eq!(confirm("dana", false).await, PolicyConfirmed::Own);
     bench.recorded(known, &["policy.proposed"]).await;
     let answers = bench
-        .race(|store, _| async move {
-            store.confirm_policy(2, &effects(false), false, &by("mia", 3)).await.unwrap()
-        })
+        .race(|store, _| async move { store.confirm_policy(2, &effects(false), false, &by("mia", 3)).await.unwrap() })
         .await;
     assert_eq!(how_many(&answers, &PolicyConfirmed::Applied), 1);
     assert_eq!(how_many(&answers, &PolicyConfirmed::Gone), answers.len() - 1);

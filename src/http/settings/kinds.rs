@@ -97,10 +97,7 @@ impl KindPage {
     }
 
     fn rotations(&self) -> [(&'static str, String); 2] {
-        [
-            ("operator", t("An operator, by one button")),
-            ("automatic", t("Nobody, if the new key is kept no worse")),
-        ]
+        [("operator", t("An operator, by one button")), ("automatic", t("Nobody, if the new key is kept no worse"))]
     }
 
     fn certificates(&self) -> [(&'static str, String); 2] {

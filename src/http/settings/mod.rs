@@ -216,7 +216,12 @@ fn lines_or_page(error: UseCaseError) -> Result<Response, Vec<String>> {
 
 /// A line of the broker's in the page's language, as a sentence.
 fn said_line(line: &str) -> String {
-    capital(&crate::http::lang::said(line))
+    // Of what a reader of text says, the lines between are a picture of the place.
+    let line = match (line.split_once('\n'), line.rsplit_once('\n')) {
+        (Some((place, _)), Some((_, what))) => format!("{place}: {what}"),
+        _ => line.to_owned(),
+    };
+    capital(&crate::http::lang::said(&line))
 }
 
 /// A refusal as a page.

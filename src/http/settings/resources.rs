@@ -88,7 +88,8 @@ impl ResourceForm {
 
     fn typed(form: &PageForm, id: &str, shown: &Resource, locked: &[String]) -> Self {
         let was = Self::of(shown);
-        let text = |name: &str, was: String| if locked.iter().any(|locked| locked == name) { was } else { form.field(name) };
+        let text =
+            |name: &str, was: String| if locked.iter().any(|locked| locked == name) { was } else { form.field(name) };
         Self {
             id: id.to_owned(),
             label: text("label", was.label),
@@ -196,11 +197,9 @@ async fn resource_page(
 fn patch(form: &PageForm, edited: ResourcePatch, locked: &[String]) -> Result<ResourcePatch, Vec<String>> {
     let is_locked = |name: &str| locked.iter().any(|locked| locked == name);
     let (mut patch, mut problems) = (edited, Vec::new());
-    for (name, value) in [
-        ("label", &mut patch.label),
-        ("signing_algorithm", &mut patch.signing_algorithm),
-        ("jwks", &mut patch.jwks),
-    ] {
+    for (name, value) in
+        [("label", &mut patch.label), ("signing_algorithm", &mut patch.signing_algorithm), ("jwks", &mut patch.jwks)]
+    {
         if !is_locked(name) {
             *value = Some(form.field(name)).filter(|text| !text.is_empty());
         }
@@ -225,8 +224,7 @@ pub async fn change(State(edge): State<Edge>, form: PageForm) -> Response {
     let shown = known.map_or_else(|| Resource::plain(&id), |resource| Resource::clone(resource));
     let locked = broker.file_policy().fields("resources", &id);
     let edited = set.editable().resources.remove(&id).unwrap_or_else(|| ResourcePatch::of(&shown));
-    let patched =
-        if form.field("action") == "remove" { Ok(None) } else { patch(&form, edited, &locked).map(Some) };
+    let patched = if form.field("action") == "remove" { Ok(None) } else { patch(&form, edited, &locked).map(Some) };
     let problems = match patched {
         Err(problems) => problems,
         Ok(patch) => {

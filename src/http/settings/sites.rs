@@ -159,13 +159,7 @@ pub async fn show(State(edge): State<Edge>, signed_in: SignedIn, PagePath(id): P
     render(&edge, &signed_in, &id, None, Vec::new()).await
 }
 
-async fn render(
-    edge: &Edge,
-    signed_in: &SignedIn,
-    id: &str,
-    typed: Option<SiteForm>,
-    errors: Vec<String>,
-) -> Response {
+async fn render(edge: &Edge, signed_in: &SignedIn, id: &str, typed: Option<SiteForm>, errors: Vec<String>) -> Response {
     let status = status(&errors);
     match site_page(edge, signed_in, id, typed, errors).await {
         Ok(site) => page(status, &site),
@@ -208,4 +202,3 @@ pub async fn change(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
         },
     }
 }
-

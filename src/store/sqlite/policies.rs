@@ -8,7 +8,9 @@ use super::devices::{insert_site, update_site};
 use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::model::audit::{Context, Event, Record};
-use crate::store::{NewPolicy, PolicyConfirmed, PolicyEffects, PolicyState, PolicyStore, PolicyVersion, PolicyWritten, Result};
+use crate::store::{
+    NewPolicy, PolicyConfirmed, PolicyEffects, PolicyState, PolicyStore, PolicyVersion, PolicyWritten, Result,
+};
 
 const VERSION: &str = "version, base, document, state, proposed_at, proposed_by, decided_at, decided_by";
 /// The version that holds.
@@ -30,12 +32,18 @@ fn version(row: &Row<'_>) -> rusqlite::Result<PolicyVersion> {
 }
 
 fn wants_two(connection: &Connection) -> rusqlite::Result<bool> {
-    let value = first(connection, "SELECT value FROM settings WHERE name = ?", [TWO_PERSONS], |row| row.get::<_, String>(0))?;
+    let value =
+        first(connection, "SELECT value FROM settings WHERE name = ?", [TWO_PERSONS], |row| row.get::<_, String>(0))?;
     Ok(value.is_some_and(|value| value == "on"))
 }
 
 /// What applying a version brings with it.
-fn take_effect(connection: &Connection, version: i64, effects: &PolicyEffects, context: &Context) -> rusqlite::Result<()> {
+fn take_effect(
+    connection: &Connection,
+    version: i64,
+    effects: &PolicyEffects,
+    context: &Context,
+) -> rusqlite::Result<()> {
     let value = if effects.two_persons { "on" } else { "off" };
     change(
         connection,
@@ -61,7 +69,15 @@ fn write(connection: &Connection, new: &NewPolicy, context: &Context) -> rusqlit
             "INSERT INTO policy_versions (version, base, document, state, proposed_at, proposed_by, decided_at, decided_by) \
              SELECT (SELECT coalesce(max(version), 0) + 1 FROM policy_versions), ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE {NEWEST} = ?1 RETURNING version"
         ),
-        params![new.base, new.document, state.as_str(), now, by, decided.map(|decided| decided.0), decided.map(|decided| decided.1)],
+        params![
+            new.base,
+            new.document,
+            state.as_str(),
+            now,
+            by,
+            decided.map(|decided| decided.0),
+            decided.map(|decided| decided.1)
+        ],
         |row| row.get::<_, i64>(0),
     )?;
     let Some(version) = written else { return Ok(PolicyWritten::Stale) };
