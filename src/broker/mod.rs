@@ -9,7 +9,7 @@
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
-//! | [`policy`] | what holds of kinds and resources, and how that is changed |
+//! | [`policy_set`], [`policy`] | what holds of kinds and resources, and how that is changed |
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
@@ -40,6 +40,7 @@ pub mod pacing;
 pub mod pairing;
 pub mod people;
 pub mod policy;
+pub mod policy_set;
 pub mod refusals;
 pub mod registry;
 pub mod signing;
