@@ -86,6 +86,7 @@ CREATE INDEX technician_codes_by_device ON technician_codes (device);
 -- Kinds and resources as edited: TOML, each version whole. The newest that is applied holds.
 CREATE TABLE policy_versions (
     version     INTEGER PRIMARY KEY,
+    base        INTEGER NOT NULL,              -- the version that held when this one was written; 0 for none
     document    TEXT NOT NULL,
     state       TEXT NOT NULL CHECK (state IN ('proposed', 'applied', 'withdrawn')),
     proposed_at INTEGER NOT NULL,
@@ -93,6 +94,7 @@ CREATE TABLE policy_versions (
     decided_at  INTEGER,
     decided_by  TEXT
 ) STRICT;
+CREATE INDEX audit_of_sites ON audit (id) WHERE event IN ('site.added', 'site.changed');
 
 -- Of programs, never of people.
 CREATE TABLE api_tokens (

@@ -89,7 +89,8 @@ impl Broker {
             Err(error) => return Answer::refused(error),
         };
         // Without this, anybody could scan for tokens (RFC 7662 section 4, A-078). A device is no resource.
-        let keys = |id: &str| self.resource(id).map_or(&[][..], |resource| resource.keys.as_slice());
+        let policy = self.policy();
+        let keys = |id: &str| policy.resource(id).map_or(&[][..], |resource| resource.keys.as_slice());
         let resource = match self.authenticator.resource(presented, &form, keys, self.now()) {
             Ok(resource) => resource,
             Err(refused) => return self.refused(refused, presented).await,

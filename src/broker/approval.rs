@@ -9,6 +9,7 @@
 //! Who may approve which device is in [`approvers`](crate::broker::approvers). A code that is unknown, spent, expired, foreign or another's gives one answer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::broker::refusals::network_of;
 use crate::broker::{Broker, Caller, UseCaseError};
@@ -44,15 +45,15 @@ pub enum Opened {
 
 /// Everything that the approve page shows. All of it is verified by the broker, except where `Device::facts` says what people wrote down.
 #[derive(Debug)]
-pub struct Review<'a> {
+pub struct Review {
     /// The sign-in.
     pub grant: Grant,
     /// The device.
     pub device: Device,
     /// Its kind.
-    pub kind: &'a Kind,
+    pub kind: Arc<Kind>,
     /// What it asks for access to.
-    pub resource: &'a Resource,
+    pub resource: Arc<Resource>,
     /// Site name.
     pub site: String,
     /// Is the device on its site's network? `None` if nobody has said which that is.
@@ -95,7 +96,8 @@ impl Broker {
         if self.store.is_guess_budget_spent(&buckets, context.now).await? {
             return Ok(Opened::TooManyGuesses);
         }
-        let prefixes = self.kinds.iter().map(|kind| kind.prefix.as_str());
+        let policy = self.policy();
+        let prefixes = policy.kinds().iter().map(|kind| kind.prefix.as_str());
         let found = match UserCode::parse_any(input, prefixes) {
             Some(code) => self.store.grant_by_user_code(&code.hash(&self.user_code_key)).await?,
             None => None,
@@ -131,7 +133,7 @@ impl Broker {
     ///
     /// # Errors
     /// If it is over, or another's: the same answer.
-    pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review<'_>, UseCaseError> {
+    pub async fn review(&self, caller: &Caller, id: GrantId) -> Result<Review, UseCaseError> {
         let by = approver(caller)?;
         let over = || {
             UseCaseError::NotFound(
@@ -157,8 +159,8 @@ impl Broker {
             Some(_) => self.store.approved_by(id).await?.into_iter().next(),
             None => None,
         };
-        let why_second = self.store.why_second(id, by, second_person(kind), self.now()).await?;
-        let shown = self.shown_digest(caller, &grant, &device, (on_site, why_second));
+        let why_second = self.store.why_second(id, by, second_person(&kind), self.now()).await?;
+        let shown = self.shown_digest(caller, &grant, &device, (on_site, why_second), (&kind, &resource));
         Ok(Review {
             first_by,
             why_second,
@@ -173,7 +175,7 @@ impl Broker {
     }
 
     /// The code of this sign-in, as its device shows it, if that is what was typed.
-    pub fn code_of(&self, review: &Review<'_>, typed: &str) -> Option<String> {
+    pub fn code_of(&self, review: &Review, typed: &str) -> Option<String> {
         let code = UserCode::parse_any(typed, [review.kind.prefix.as_str()])?;
         is_equal(&code.hash(&self.user_code_key), &review.grant.user_code_hash)
             .then(|| code.display(&review.kind.prefix))
@@ -216,7 +218,7 @@ impl Broker {
                 return Ok(left.map_or(Decided::Over, Decided::WrongNumber));
             }
         }
-        let outcome = self.store.decide_grant(id, by, decision, second_person(review.kind), &context).await?;
+        let outcome = self.store.decide_grant(id, by, decision, second_person(&review.kind), &context).await?;
         self.wake.grant(id);
         Ok(match outcome {
             DecisionOutcome::Done => Decided::Done,
@@ -297,9 +299,9 @@ impl Broker {
         caller: &Caller,
         grant: &Grant,
         device: &Device,
-        policy: (Option<bool>, Option<WhySecond>),
+        (on_site, why_second): (Option<bool>, Option<WhySecond>),
+        (kind, resource): (&Kind, &Resource),
     ) -> String {
-        let (on_site, why_second) = policy;
         let shown = serde_json::json!([
             grant.id,
             device.id,
@@ -313,7 +315,11 @@ impl Broker {
             grant.claim.as_ref().map(|claim| claim.at),
             caller.session.map(|session| b64u(&session)),
             grant.first.as_ref().map(|first| first.by.0),
-            why_second.map(WhySecond::words)
+            why_second.map(WhySecond::words),
+            // The policy may have changed since.
+            kind.words(&grant.scope, resource),
+            resource.label,
+            kind.refresh_for(&grant.scope).map(|refresh| refresh.absolute.as_secs()),
         ]);
         b64u(&self.shown_key.tag(&[shown.to_string().as_bytes()]))
     }

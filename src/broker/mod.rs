@@ -10,6 +10,7 @@
 //! | [`token`] | polls, redemption, refresh (steps 7 and 8) |
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
+//! | [`policy_set`], [`policy`] | what holds of kinds and resources, and how that is changed |
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`passkeys`] | add, use and remove passkeys |
 //! | [`setup`] | the first run, and the risk assessment that it writes |
@@ -25,11 +26,12 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::config::AddressFile;
 use crate::config::Sso;
+use crate::config::policy::{Described, PolicyTables, Trusts};
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
 use crate::id::OperatorId;
 use crate::model::audit::{Actor, Context, Event};
-use crate::model::kind::{Kind, OFFLINE_ACCESS};
+use crate::model::kind::Kind;
 use crate::model::operator::{Reach, Rights, Role};
 use crate::model::resource::Resource;
 use crate::oauth::metadata::{Endpoints, Metadata};
@@ -49,6 +51,8 @@ pub mod pacing;
 pub mod pairing;
 pub mod passkeys;
 pub mod people;
+pub mod policy;
+pub mod policy_set;
 pub mod refusals;
 pub mod registry;
 pub mod setup;
@@ -75,10 +79,12 @@ pub struct Parts {
 
 /// What configuration says about devices and resources.
 pub struct Policy {
-    /// Kinds of devices.
+    /// Kinds of devices, as they are where neither the database nor the file says anything.
     pub kinds: Vec<Kind>,
-    /// Resources with settings of their own.
+    /// The same of resources.
     pub resources: Vec<Resource>,
+    /// What pairgate.toml says of them: it holds, whatever the database says.
+    pub file: PolicyTables,
     /// Base of the endpoints where client certificates are asked for.
     pub mtls_url: Option<url::Url>,
     /// Authorities for client certificates.
@@ -102,6 +108,7 @@ impl Default for Policy {
         Self {
             kinds: Kind::built_in(),
             resources: Vec::new(),
+            file: PolicyTables::default(),
             mtls_url: None,
             client_trust: ClientTrust::default(),
             attestation_roots: Roots::default(),
@@ -120,8 +127,7 @@ pub struct Broker {
     clock: Clock,
     random: Random,
     endpoints: Endpoints,
-    kinds: Vec<Kind>,
-    resources: Vec<Resource>,
+    policies: policy::Policies,
     ca_pem: Option<String>,
     address_file: Option<AddressFile>,
     sso: Option<Provider>,
@@ -190,6 +196,9 @@ pub enum OpenError {
     /// The organisation's OpenID provider can't be asked as configured.
     #[error("[sso]: {0}")]
     Sso(#[from] UpstreamError),
+    /// The policy in the database can't hold here.
+    #[error(transparent)]
+    Policy(#[from] policy::UnusablePolicy),
     /// The clock is far behind what is recorded.
     #[error(
         "the clock of this machine says {now}, but the newest record is from {newest}. Set the clock; if the record is wrong, start once with: pairgate serve --accept-clock"
@@ -200,6 +209,20 @@ pub enum OpenError {
         /// Record.
         newest: String,
     },
+}
+
+/// Why what another process changed could not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The signing keys.
+    #[error(transparent)]
+    Signing(#[from] signing::SigningError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] policy::RenewalError),
 }
 
 /// How far the newest record may be ahead of the clock before a person must look.
@@ -263,7 +286,8 @@ impl Broker {
         let Parts { store, master, issuer, clock, random, policy } = parts;
         let Policy {
             kinds,
-            mut resources,
+            resources,
+            file,
             mtls_url,
             client_trust,
             attestation_roots,
@@ -282,20 +306,17 @@ impl Broker {
                 clock.raise_to(newest);
             }
         }
-        // What a kind names and nobody has described has no limits of its own.
-        for named in kinds.iter().flat_map(|kind| &kind.resources) {
-            if !resources.iter().any(|resource| resource.id == *named) {
-                resources.push(Resource::plain(named));
-            }
-        }
+        let trusts = Trusts { makers: !attestation_roots.is_empty(), authorities: !client_trust.is_empty() };
+        let policies = policy::Policies::open(Described { kinds, resources }, file, trusts, store.policy().await?)?;
         let mut algorithms = signing_algorithms;
-        algorithms.extend(resources.iter().map(|resource| resource.signing_algorithm));
+        algorithms.extend(policies.now().algorithms());
         let endpoints = Endpoints::new(&issuer, mtls_url.as_ref());
         let callback = format!("{}{}", endpoints.issuer, sso::CALLBACK);
         let sso = sso.map(|settings| Provider::new(settings, callback)).transpose()?;
-        let certified = kinds.iter().filter(|kind| kind.certified).map(|kind| kind.id.clone()).collect();
+        let authenticator = Authenticator::new(&random, &endpoints.issuer, client_trust)?;
+        authenticator.certify(policies.now().certified());
         Ok(Self {
-            authenticator: Authenticator::new(&random, &endpoints.issuer, client_trust, certified)?,
+            authenticator,
             endpoints,
             user_code_key: master.mac_key("user code"),
             refresh_key: master.mac_key("refresh token"),
@@ -313,8 +334,7 @@ impl Broker {
             store,
             clock,
             random,
-            kinds,
-            resources,
+            policies,
             ca_pem,
             address_file,
             sso,
@@ -353,19 +373,19 @@ impl Broker {
         &self.endpoints
     }
 
-    /// All kinds.
-    pub fn kinds(&self) -> &[Kind] {
-        &self.kinds
+    /// All kinds, as they are now.
+    pub fn kinds(&self) -> Vec<Arc<Kind>> {
+        self.policy().kinds().to_vec()
     }
 
-    /// A kind by its id.
-    pub fn kind(&self, id: &str) -> Option<&Kind> {
-        self.kinds.iter().find(|kind| kind.id == id)
+    /// A kind by its id, as it is now.
+    pub fn kind(&self, id: &str) -> Option<Arc<Kind>> {
+        self.policy().kind(id).cloned()
     }
 
-    /// A resource by its identifier.
-    pub fn resource(&self, id: &str) -> Option<&Resource> {
-        self.resources.iter().find(|resource| resource.id == id)
+    /// A resource by its identifier, as it is now.
+    pub fn resource(&self, id: &str) -> Option<Arc<Resource>> {
+        self.policy().resource(id).cloned()
     }
 
     /// Who waits for what.
@@ -375,12 +395,7 @@ impl Broker {
 
     /// Authorization server metadata (RFC 8414).
     pub fn metadata(&self) -> Metadata<'_> {
-        let mut scopes: Vec<&str> =
-            self.kinds.iter().flat_map(|kind| kind.scopes.iter().map(|(scope, _)| scope.as_str())).collect();
-        scopes.extend(self.kinds.iter().any(|kind| kind.offline_access).then_some(OFFLINE_ACCESS));
-        scopes.sort_unstable();
-        scopes.dedup();
-        Metadata::new(&self.endpoints, scopes, self.authenticator.has_authorities())
+        Metadata::new(&self.endpoints, self.policy().scopes(), self.authenticator.has_authorities())
     }
 
     /// The JWK Set (RFC 7517 section 5).
@@ -425,17 +440,18 @@ impl Broker {
         self.store.audit_counts(since, &caller.reach()).await
     }
 
-    /// Renews the signing keys and wakes all that wait, if another process, such as the command line, has changed the database. To be called once a second.
+    /// Renews the policy and the signing keys, and wakes all that wait, if another process, such as the command line, has changed the database. To be called once a second.
     ///
     /// # Errors
-    /// If the store fails, or holds a signing key that can't be read; the former keys then stay in use.
-    pub async fn look_for_changes_of_others(&self) -> Result<(), signing::SigningError> {
+    /// If the store fails, or holds a policy or a signing key that can't be read; the former ones then stay in use.
+    pub async fn look_for_changes_of_others(&self) -> Result<(), ChangeError> {
         let counter = self.store.change_counter().await?;
         if self.wake.is_anybody_waiting() && self.wake.is_new_counter(counter) {
             self.wake.everybody();
         }
         // Also if nobody waits: until then, a key that has leaked would go on signing.
-        self.look_for_rotations(counter).await
+        self.look_for_rotations(counter).await?;
+        Ok(self.look_for_policy(counter).await?)
     }
 
     /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.

@@ -77,11 +77,6 @@ fn last_administrator(name: &str) -> UseCaseError {
 }
 
 impl Broker {
-    /// Has the person of this session proved lately who it is?
-    pub fn is_fresh(&self, session: &Session) -> bool {
-        self.now().since(session.fresh_at) <= FRESH
-    }
-
     /// For what is dangerous: a session that was taken over, or left open, is not enough.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ impl Broker {
         caller.must_at(&facts.site, Role::may_pair)?;
         let mut problems = Vec::new();
         if self.kind(&facts.kind).is_none() {
-            let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.as_str()).collect();
+            let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.clone()).collect();
             problems.push(format!("kind '{}' is unknown; it is one of {}", one_line(&facts.kind), known.join(", ")));
         }
         if self.store.site(&facts.site).await?.is_none() {
@@ -178,10 +178,7 @@ impl Broker {
     /// If the caller may not, the id or the name is refused, or the id is taken.
     pub async fn add_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
-        let is_plain = site.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !is_plain || !(2..=32).contains(&site.id.len()) {
-            return Err(UseCaseError::refused("a site's id has 2 to 32 characters out of a-z, 0-9 and '-'"));
-        }
+        self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
         if !self.store.add_site(&site, &self.context(caller)).await? {
             return Err(UseCaseError::refused(format!("there is a site '{}' already", site.id)));
@@ -196,6 +193,7 @@ impl Broker {
     /// If the caller may not, the name is refused, or there is no such site.
     pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
         caller.must_at(&site.id, Role::may_administer)?;
+        self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
         if self.store.set_site(&site, &self.context(caller)).await? {
             self.wake.pages();
@@ -206,7 +204,12 @@ impl Broker {
     }
 }
 
-fn checked_site(site: Site) -> Result<Site, UseCaseError> {
+/// Checks what a site is called and when it is quiet.
+pub(super) fn checked_site(site: Site) -> Result<Site, UseCaseError> {
+    let is_plain = site.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !is_plain || !(2..=32).contains(&site.id.len()) {
+        return Err(UseCaseError::refused("a site's id has 2 to 32 characters out of a-z, 0-9 and '-'"));
+    }
     let name = clean("name", &site.name, 80).map_err(|error| UseCaseError::refused(error.to_string()))?;
     if !is_hours(&site.quiet_hours) {
         return Err(UseCaseError::refused("quiet hours look like 22:00-06:00, or are left empty"));

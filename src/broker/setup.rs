@@ -173,8 +173,8 @@ impl Broker {
             version,
             issuer: self.endpoints.issuer.clone(),
             at: self.now().rfc3339(),
-            stakes: stakes(self.kinds()),
-            mitigations: mitigations(self.kinds(), &sites),
+            stakes: stakes(&self.kinds()),
+            mitigations: mitigations(&self.kinds(), &sites),
             residual: String::new(),
             accepted_by: String::new(),
         })

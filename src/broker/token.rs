@@ -193,13 +193,14 @@ impl Broker {
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
         let device = &caller.device;
-        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
+        let policy = self.policy();
+        let kind = policy.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
         if !accepts_key(kind, device) {
             let why = format!("sign-in {}: a {} needs a {}", grant.id, kind.id, kind.key_assurance.words());
             return Err(self.no_token(device, &why, presented, OAuthError::AccessDenied).await);
         }
-        let resource = self.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
+        let resource = policy.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
         let resource = resource
             .filter(|resource| grant.scope.is_within(&kind.widest_scope(resource)))
             .ok_or(OAuthError::AccessDenied)?;
@@ -257,10 +258,11 @@ impl Broker {
                 self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await
             });
         }
-        let kind =
-            self.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device)).ok_or(OAuthError::InvalidGrant)?;
+        let policies = self.policy();
+        let kind = policies.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device));
+        let kind = kind.ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh_for(&grant.scope).ok_or(OAuthError::InvalidGrant)?;
-        let resource = self.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
+        let resource = policies.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
         let scope = match refreshed_scope(kind, resource, &grant, form) {
             Ok(scope) => scope,
             Err(error) => {

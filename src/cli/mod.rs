@@ -19,6 +19,7 @@ mod keys;
 mod operator;
 mod output;
 mod pairing;
+mod policy;
 mod risk;
 pub mod serve;
 mod simulate;
@@ -55,9 +56,12 @@ enum Command {
     /// Open and close pairing, confirm what waits
     #[command(subcommand)]
     Pairing(pairing::PairingCommand),
-    /// The site: its name and its networks
+    /// Sites: their names, networks and rules
     #[command(subcommand)]
     Site(site::SiteCommand),
+    /// Kinds, resources and sites as a file: export, import, history
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Add people, make sign-in links
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
@@ -111,6 +115,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Device(command) => device::run(command, &load()?, json).await,
         Command::Pairing(command) => pairing::run(command, &load()?, json).await,
         Command::Site(command) => site::run(command, &load()?, json).await,
+        Command::Policy(command) => policy::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
         Command::Tls(command) => tls::run(command, &load()?, json),

@@ -22,6 +22,7 @@ use crate::config::{ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
+use crate::model::kind::Kind;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
@@ -71,8 +72,9 @@ pub async fn open_broker(
     let sso = config.sso.clone().map(Sso::load).transpose()?;
     let policy = Policy {
         sso,
-        kinds: config.kinds.clone(),
-        resources: config.resources.clone(),
+        kinds: Kind::built_in(),
+        resources: Vec::new(),
+        file: config.policy.clone(),
         mtls_url,
         client_trust: client_trust(client)?,
         attestation_roots,

@@ -12,12 +12,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
-use crate::model::device::KeyAssurance;
 use crate::model::kind::Kind;
 use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
-mod policy;
 pub mod setup;
 mod sso;
 mod transport;
@@ -25,9 +23,12 @@ mod transport;
 pub use setup::AddressFile;
 use toml::Table;
 
-use policy::{KindPatch, ResourceTable, resource};
 pub use sso::{GroupRole, Hidden, Sso, is_loopback};
 use sso::{SsoTable, sso};
+pub mod difference;
+pub mod policy;
+
+use policy::{Described, KindPatch, PolicyTables, ResourcePatch, Trusts};
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -61,10 +62,12 @@ pub struct Config {
     pub master_key: Option<String>,
     /// Log filter, `info` or `pairgate=debug`.
     pub log: String,
-    /// Kinds of devices with their policy.
+    /// Kinds of devices with their policy, as far as the file says.
     pub kinds: Vec<Kind>,
-    /// Resources with settings of their own.
+    /// Resources with settings of their own, as far as the file says.
     pub resources: Vec<Resource>,
+    /// What the file says of kinds and resources: it holds, whatever the policy in the database says.
+    pub policy: PolicyTables,
     /// PEM files with the certificates of makers who are believed that a key is kept in hardware.
     pub attestation_roots: Vec<PathBuf>,
     /// How old a signing key gets before it is rotated.
@@ -88,6 +91,7 @@ impl Default for Config {
             log: "info".into(),
             kinds: Kind::built_in(),
             resources: Vec::new(),
+            policy: PolicyTables::default(),
             attestation_roots: Vec::new(),
             signing_key_lifetime: days(90),
             address_file: AddressFile::default(),
@@ -115,7 +119,7 @@ struct File {
     #[serde(default)]
     kinds: BTreeMap<String, KindPatch>,
     #[serde(default)]
-    resources: BTreeMap<String, ResourceTable>,
+    resources: BTreeMap<String, ResourcePatch>,
 }
 
 impl Config {
@@ -229,12 +233,10 @@ impl Config {
         }
         config.attestation_roots = file.attestation_roots;
         config.sso = file.sso.map(sso).transpose()?;
-        for (id, patch) in file.kinds {
-            config.apply_kind(&id, patch)?;
+        for (id, resource) in &mut file.resources {
+            resource.read_keys(id)?;
         }
-        for (id, table) in file.resources {
-            config.resources.push(resource(id, table)?);
-        }
+        config.policy = PolicyTables { kinds: file.kinds, resources: file.resources, ..PolicyTables::default() };
         config.checked()
     }
 
@@ -265,34 +267,10 @@ impl Config {
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
-        self.kinds = self
-            .kinds
-            .into_iter()
-            .map(Kind::checked)
-            .collect::<Result<_, _>>()
-            .map_err(|error| ConfigError(error.to_string()))?;
-        // Without a maker to believe, no device of such a kind could ever be paired.
-        let needs_roots = self.kinds.iter().find(|kind| kind.key_assurance == KeyAssurance::Attested);
-        if let Some(kind) = needs_roots.filter(|_| self.attestation_roots.is_empty()) {
-            return Err(ConfigError(format!(
-                "kinds.{}: key_assurance = 'attested' needs attestation_roots, the files with the makers' certificates",
-                kind.id
-            )));
-        }
-        let mut prefixes: Vec<_> = self.kinds.iter().map(|kind| kind.prefix.as_str()).collect();
-        prefixes.sort_unstable();
-        if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ConfigError(format!("two kinds share the prefix '{}'; each needs its own", twice[0])));
-        }
-        for kind in &self.kinds {
-            let described = kind.resources.iter().filter_map(|id| self.resources.iter().find(|known| known.id == *id));
-            if let Some(resource) = described.into_iter().find(|resource| kind.scope(resource).is_empty()) {
-                return Err(ConfigError(format!(
-                    "kind '{}' may use resource '{}', but none of its scopes is one of that resource's",
-                    kind.id, resource.id
-                )));
-            }
-        }
+        let trusts =
+            Trusts { makers: !self.attestation_roots.is_empty(), authorities: !self.client.authorities.is_empty() };
+        let described = Described::built_in().with(&self.policy)?.checked(trusts)?;
+        (self.kinds, self.resources) = (described.kinds, described.resources);
         Ok(self)
     }
 }

@@ -129,8 +129,8 @@ async fn render(edge: &Edge, signed_in: &SignedIn, id: GrantId, user_code: &str,
         // Shown only if it is this sign-in's, in the form that the device shows it.
         user_code: edge.broker().code_of(&review, user_code).unwrap_or_default(),
         facts: verified(&review, now),
-        abilities: review.kind.words(&review.grant.scope, review.resource).iter().map(|words| t(words)).collect(),
-        lasts: where_and_how_long(review.resource, lasts),
+        abilities: review.kind.words(&review.grant.scope, &review.resource).iter().map(|words| t(words)).collect(),
+        lasts: where_and_how_long(&review.resource, lasts),
         second: review.why_second.map(|why| match why {
             WhySecond::PairedIt => t("A second person must approve, too: who registered or paired it may not alone."),
             WhySecond::NewToIt => {
@@ -156,7 +156,7 @@ fn where_and_how_long(resource: &Resource, lasts: std::time::Duration) -> String
 }
 
 /// The facts, each with how it is known. What could not be verified is said, too.
-fn verified(review: &Review<'_>, now: crate::clock::Timestamp) -> Vec<Fact> {
+fn verified(review: &Review, now: crate::clock::Timestamp) -> Vec<Fact> {
     let fact = |state: FactState, text: String, detail: Option<String>| Fact { state, text, detail };
     let mut facts = Vec::new();
     if let Some(key) = &review.device.key {

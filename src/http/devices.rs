@@ -56,7 +56,7 @@ async fn render_list(
     let list = DevicesPage {
         chrome: chrome(edge, &signed_in.session, "Devices", "devices").await,
         query,
-        rows: devices.iter().map(|device| device_row(device, label(edge, device), now)).collect(),
+        rows: devices.iter().map(|device| device_row(device, &label(edge, device), now)).collect(),
         total,
         kinds: broker.kinds().iter().map(|kind| (kind.id.clone(), kind.label.clone())).collect(),
         form,
@@ -65,8 +65,8 @@ async fn render_list(
     page(status, &list)
 }
 
-fn label<'a>(edge: &'a Edge, device: &'a Device) -> &'a str {
-    edge.broker().kind(&device.facts.kind).map_or(&device.facts.kind, |kind| &kind.label)
+fn label(edge: &Edge, device: &Device) -> String {
+    edge.broker().kind(&device.facts.kind).map_or_else(|| device.facts.kind.clone(), |kind| kind.label.clone())
 }
 
 /// `POST /devices`.
@@ -137,7 +137,7 @@ async fn device_page(
         chrome: chrome(edge, &signed_in.session, &facts.name, "devices").await,
         id: device.id.to_string(),
         state: device.state.as_str().into(),
-        kind: label(edge, &device).to_owned(),
+        kind: label(edge, &device),
         site: site.map_or(facts.site, |site| site.name),
         name: facts.name,
         room: facts.room,
@@ -151,7 +151,7 @@ async fn device_page(
         assurance: device.key.as_ref().map(|key| assurance_fact(key.assurance)),
         paired: device.key.as_ref().map(|key| when(key.paired_at, now)),
         paired_by: device.key.as_ref().map(|key| who(&key.paired_by)),
-        policy: broker.kind(&device.facts.kind).map(policy).unwrap_or_default(),
+        policy: broker.kind(&device.facts.kind).map(|kind| policy(&kind)).unwrap_or_default(),
         window: window.map(|closes_at| when(closes_at, now)),
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
         timeline: records.iter().map(|record| timeline_entry(record, now)).collect(),

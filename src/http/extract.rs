@@ -258,6 +258,14 @@ impl PageForm {
     pub fn field(&self, name: &str) -> String {
         self.fields.get(name).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
+
+    /// All fields but the token, by name, as they were typed.
+    pub fn all(&self) -> Vec<(String, String)> {
+        let typed = self.fields.iter().filter(|(name, _)| name.as_str() != "csrf");
+        let mut all: Vec<_> = typed.map(|(name, value)| (name.clone(), value.clone())).collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 impl FromRequest<Edge> for PageForm {

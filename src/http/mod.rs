@@ -9,7 +9,7 @@
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -48,6 +48,7 @@ pub mod places;
 pub mod present;
 pub mod qr;
 pub mod serve;
+pub mod settings;
 pub mod setup;
 pub mod sign_in;
 pub mod sso;
@@ -163,6 +164,18 @@ pub fn router(edge: Edge) -> Router {
         .route("/alerts", get(alerts::list))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
+        .route("/settings", get(settings::show))
+        .route("/settings/sites", get(settings::sites::list).post(settings::sites::add))
+        .route("/settings/sites/{id}", get(settings::sites::show).post(settings::sites::change))
+        .route("/settings/kinds", get(settings::kinds::list))
+        .route("/settings/kinds/{id}", get(settings::kinds::show).post(settings::kinds::change))
+        .route("/settings/kind", get(settings::kinds::new).post(settings::kinds::add))
+        .route("/settings/resources", get(settings::resources::list))
+        .route("/settings/resource", get(settings::resources::show).post(settings::resources::change))
+        .route("/settings/policy", get(settings::policy::show).post(settings::policy::two_persons))
+        .route("/settings/policy/{version}", get(settings::policy::version).post(settings::policy::decide))
+        .route("/settings/import", get(settings::import::show).post(settings::import::import))
+        .route("/settings/export", get(settings::import::export))
         .route("/language", post(lang::choose))
         .route("/setup", get(setup::show).post(setup::act))
         .route("/settings/risk", get(setup::risk).post(setup::sign_risk))

@@ -112,7 +112,7 @@ pub async fn again(
 ) -> Response {
     let (broker, session) = (edge.broker(), &signed_in.session);
     let back = back.filter(|path| is_own_path(path)).unwrap_or_else(|| "/".into());
-    if broker.is_fresh(session) {
+    if broker.is_fresh(&signed_in.caller()) {
         return Redirect::to(&back).into_response();
     }
     let passkeys = match broker.passkeys(session).await {

@@ -71,6 +71,9 @@ macro_rules! events {
 events! {
     SiteAdded "site.added" Info "site added";
     SiteChanged "site.changed" Info "site changed";
+    PolicyApplied "policy.applied" Info "policy changed";
+    PolicyProposed "policy.proposed" Info "a change of the policy was proposed; a second person must confirm it";
+    PolicyWithdrawn "policy.withdrawn" Info "a proposed change of the policy was withdrawn";
     DeviceRegistered "device.registered" Info "device registered";
     DeviceSuspended "device.suspended" Info "device suspended";
     DeviceResumed "device.resumed" Info "device resumed";

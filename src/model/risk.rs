@@ -100,18 +100,19 @@ pub struct RiskRecord {
 }
 
 /// What is at stake.
-pub fn stakes(kinds: &[Kind]) -> Vec<Stake> {
+pub fn stakes<K: AsRef<Kind>>(kinds: &[K]) -> Vec<Stake> {
     let stake = |kind: &Kind| Stake {
         kind: kind.label.clone(),
         may: kind.scopes.iter().map(|(_, words)| words.clone()).collect(),
         resources: kind.resources.clone(),
     };
-    kinds.iter().map(stake).collect()
+    kinds.iter().map(AsRef::as_ref).map(stake).collect()
 }
 
 /// The 17 mitigations, in the order of the RFC.
-pub fn mitigations(kinds: &[Kind], sites: &[Site]) -> Vec<Mitigation> {
-    let of_kinds = |has: fn(&Kind) -> bool| Standing::of(kinds.iter().filter(|kind| has(kind)).count(), kinds.len());
+pub fn mitigations<K: AsRef<Kind>>(kinds: &[K], sites: &[Site]) -> Vec<Mitigation> {
+    let of_kinds =
+        |has: fn(&Kind) -> bool| Standing::of(kinds.iter().filter(|kind| has(kind.as_ref())).count(), kinds.len());
     let networks = Standing::of(sites.iter().filter(|site| !site.networks.is_empty()).count(), sites.len());
     let row = |section, name, standing, how| Mitigation { section, name, standing, how };
     vec![
@@ -192,10 +193,10 @@ mod tests {
 
     #[test]
     fn what_is_in_force_follows_kinds_and_sites() {
-        let standing = |kinds: &[Kind], sites: &[Site], section: &str| {
+        let standing = |kinds: &[std::sync::Arc<Kind>], sites: &[Site], section: &str| {
             mitigations(kinds, sites).into_iter().find(|row| row.section == section).unwrap().standing
         };
-        let mut kinds = Kind::built_in();
+        let mut kinds: Vec<std::sync::Arc<Kind>> = Kind::built_in().into_iter().map(Into::into).collect();
         let plain = [Site::plain("berlin", "Berlin"), Site::plain("paris", "Paris")];
         assert_eq!(mitigations(&kinds, &plain).len(), 17);
         assert_eq!(standing(&kinds, &plain, "6.1.1"), Standing::On);
@@ -203,7 +204,7 @@ mod tests {
         let networks = vec!["10.0.0.0/8".parse().unwrap()];
         let one = [Site { networks, ..plain[0].clone() }, plain[1].clone()];
         assert_eq!(standing(&kinds, &one, "6.1.8"), Standing::Partly);
-        kinds[0].confirmation_number = false;
+        std::sync::Arc::make_mut(&mut kinds[0]).confirmation_number = false;
         assert_eq!(standing(&kinds, &one, "6.1.1"), Standing::Partly);
         assert!(is_prevented(&mitigations(&kinds, &plain)), "only paired devices can ask");
         assert!(!is_prevented(&[]));

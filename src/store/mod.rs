@@ -22,6 +22,7 @@ mod overview;
 mod pairings;
 mod passkeys;
 mod people;
+mod policies;
 mod sessions;
 mod setup;
 pub mod sqlite;
@@ -35,6 +36,7 @@ pub use overview::*;
 pub use pairings::*;
 pub use passkeys::*;
 pub use people::*;
+pub use policies::*;
 pub use sessions::*;
 pub use setup::*;
 
@@ -65,6 +67,7 @@ pub trait Store:
     + AuditStore
     + OverviewStore
     + SetupStore
+    + PolicyStore
 {
 }
 impl<
@@ -78,7 +81,8 @@ impl<
         + PasskeyStore
         + AuditStore
         + OverviewStore
-        + SetupStore,
+        + SetupStore
+        + PolicyStore,
 > Store for S
 {
 }

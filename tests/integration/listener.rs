@@ -8,7 +8,7 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 45] = [
+const ROUTES: &[(&str, &str)] = &[
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -30,6 +30,26 @@ const ROUTES: [(&str, &str); 45] = [
     ("GET", "/alerts"),
     ("GET", "/audit"),
     ("GET", "/events"),
+    ("GET", "/settings"),
+    ("GET", "/settings/sites"),
+    ("POST", "/settings/sites"),
+    ("GET", "/settings/sites/default"),
+    ("POST", "/settings/sites/default"),
+    ("GET", "/settings/kinds"),
+    ("GET", "/settings/kinds/printer"),
+    ("POST", "/settings/kinds/printer"),
+    ("GET", "/settings/kind"),
+    ("POST", "/settings/kind"),
+    ("GET", "/settings/resources"),
+    ("GET", "/settings/resource"),
+    ("POST", "/settings/resource"),
+    ("GET", "/settings/policy"),
+    ("POST", "/settings/policy"),
+    ("GET", "/settings/policy/1"),
+    ("POST", "/settings/policy/1"),
+    ("GET", "/settings/import"),
+    ("POST", "/settings/import"),
+    ("GET", "/settings/export"),
     ("POST", "/sign-out"),
     ("POST", "/sign-in"),
     ("POST", "/sign-in/sso"),

@@ -25,6 +25,7 @@ mod overview;
 mod pages;
 mod pairing;
 mod passkeys;
+mod policy;
 mod private_key_jwt;
 mod resource;
 mod rotation;

@@ -35,6 +35,7 @@ mod overview;
 mod pairings;
 mod passkeys;
 mod people;
+mod policies;
 mod sessions;
 mod setup;
 mod sqlite;
@@ -418,6 +419,13 @@ macro_rules! contract {
                     a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time
                     of_many_who_take_a_ceremony_at_once_one_did
                     ceremonies_are_bounded_a_091
+                }
+                policies {
+                    versions_hold_one_after_the_other_and_are_listed
+                    of_many_who_write_on_the_same_version_one_did_a_081
+                    a_version_brings_its_sites_in_the_same_transaction
+                    a_second_person_confirms_and_never_the_first_a_081
+                    what_waits_is_withdrawn_once_or_overtaken
                 }
                 audit {
                     records_are_listed_both_ways_and_filtered

@@ -12,7 +12,7 @@ use crate::model::operator::Reach;
 use crate::secret::Bytes32;
 use crate::store::{AuditQuery, AuditStore, AuditVerdict, NewSigningKey, Result, Retirement, StoredSigningKey};
 
-const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
+pub(super) const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
 
 /// Appends one record to the chain, inside the transaction of the change that it records.
 pub(super) fn append(
@@ -58,7 +58,7 @@ pub(super) fn append(
 /// Only what is about devices of these sites.
 const OF_SITES: &str = "device IN (SELECT id FROM devices WHERE site IN (SELECT value FROM json_each(?5)))";
 
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         id: row.get(0)?,
         at: Timestamp::from_millis(row.get(1)?),

@@ -101,6 +101,32 @@ fn networks(site: &Site) -> String {
     site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// Adds a site. `false` if the id is taken.
+pub(super) fn insert_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+    let added = change(
+        connection,
+        "INSERT INTO sites (id, name, networks, two_persons, quiet_hours) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        params![site.id, site.name, networks(site), site.two_persons, site.quiet_hours],
+    )?;
+    if added == 1 {
+        append(connection, Event::SiteAdded, None, &site.words(), context)?;
+    }
+    Ok(added == 1)
+}
+
+/// Changes all of a site but its id. `false` if there is none.
+pub(super) fn update_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+    let changed = change(
+        connection,
+        "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
+        params![site.name, networks(site), site.two_persons, site.quiet_hours, site.id],
+    )?;
+    if changed == 1 {
+        append(connection, Event::SiteChanged, None, &site.words(), context)?;
+    }
+    Ok(changed == 1)
+}
+
 /// Changes a device's state, with everything that follows from it.
 pub(super) fn set_state(
     connection: &Connection,
@@ -240,33 +266,11 @@ impl DeviceStore for SqliteStore {
 
     async fn add_site(&self, site: &Site, context: &Context) -> Result<bool> {
         let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| {
-            let added = change(
-                connection,
-                "INSERT INTO sites (id, name, networks, two_persons, quiet_hours) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                params![site.id, site.name, networks(&site), site.two_persons, site.quiet_hours],
-            )?;
-            if added == 1 {
-                append(connection, Event::SiteAdded, None, &site.words(), &context)?;
-            }
-            Ok(added == 1)
-        })
-        .await
+        self.write(move |connection| insert_site(connection, &site, &context)).await
     }
 
     async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
         let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| {
-            let changed = change(
-                connection,
-                "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
-                params![site.name, networks(&site), site.two_persons, site.quiet_hours, site.id],
-            )?;
-            if changed == 1 {
-                append(connection, Event::SiteChanged, None, &site.words(), &context)?;
-            }
-            Ok(changed == 1)
-        })
-        .await
+        self.write(move |connection| update_site(connection, &site, &context)).await
     }
 }

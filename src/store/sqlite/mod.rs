@@ -24,6 +24,7 @@ mod overview;
 mod pairings;
 mod passkeys;
 mod people;
+mod policies;
 mod sessions;
 mod setup;
 mod signing_keys;

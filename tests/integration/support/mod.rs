@@ -8,6 +8,7 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
+use pairgate::config::policy::PolicyTables;
 use pairgate::device_auth::mtls::ClientTrust;
 use pairgate::http::serve::Door;
 use pairgate::http::{Edge, Sides, serve};
@@ -47,6 +48,8 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
+    /// What pairgate.toml says of kinds and resources.
+    pub file: PolicyTables,
     pub has_tls: bool,
     /// The issuer is `localhost`: browsers have passkeys there.
     pub is_localhost: bool,
@@ -67,6 +70,7 @@ impl Default for Setup {
         Self {
             kinds: Config::default().kinds,
             resources: Vec::new(),
+            file: PolicyTables::default(),
             has_tls: false,
             is_localhost: false,
             client_ca: Vec::new(),
@@ -147,6 +151,7 @@ impl TestBroker {
         let policy = Policy {
             kinds: setup.kinds.clone(),
             resources: setup.resources.clone(),
+            file: setup.file.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust,
             attestation_roots: setup.attestation_roots.clone(),
