@@ -9,5 +9,6 @@ pub mod pairing;
 pub mod policy;
 pub mod resource;
 pub mod site;
+pub mod technician_code;
 pub mod text;
 pub mod user_code;

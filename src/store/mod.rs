@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 mod audit;
 mod devices;
+mod field;
 mod grants;
 mod operators;
 mod pairings;
@@ -22,6 +23,7 @@ pub mod sqlite;
 
 pub use audit::*;
 pub use devices::*;
+pub use field::*;
 pub use grants::*;
 pub use operators::*;
 pub use pairings::*;
@@ -41,8 +43,8 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore> Store for S {}
+pub trait Store: DeviceStore + FieldStore + PairingStore + GrantStore + OperatorStore + AuditStore {}
+impl<S: DeviceStore + FieldStore + PairingStore + GrantStore + OperatorStore + AuditStore> Store for S {}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

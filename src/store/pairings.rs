@@ -146,6 +146,8 @@ pub trait PairingStore: Send + Sync {
     /// pairings are refused, and a window of the device closes. `false` if the pairing does not wait any more, its key has been taken since, or the key
     /// that vouched for it is not the device's any more.
     async fn confirm_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
+    /// The same, where nothing was compared at the device: in the same transaction, the key must be the one that the device's maker announced.
+    async fn confirm_announced_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
     /// An operator says no. `false` if it does not wait any more.
     async fn decline_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
 }

@@ -17,6 +17,7 @@ use crate::store::{Result, StoreError};
 
 mod audit;
 mod devices;
+mod field;
 mod grants;
 mod operators;
 mod pairings;
