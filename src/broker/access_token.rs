@@ -78,6 +78,7 @@ impl Broker {
             refresh_token: refresh.as_ref().map(|refresh| refresh.token.clone()),
             refresh_token_timeout: refresh.as_ref().map(|refresh| seconds(refresh.timeout)),
             authorization_expires_in: refresh.as_ref().map_or(expires_in, |refresh| seconds(refresh.ends_in)),
+            identify: false,
         })
     }
 

@@ -33,6 +33,7 @@ impl Session {
             operator: Some(self.operator.id),
             proved_at: Some(self.fresh_at),
             peer,
+            only_device: None,
         }
     }
 }

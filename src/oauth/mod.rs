@@ -53,6 +53,9 @@ pub struct TokenResponse {
     pub refresh_token_timeout: Option<i64>,
     /// Seconds until the sign-in ends in any case, and a person is needed again (the same draft).
     pub authorization_expires_in: i64,
+    /// Extension: somebody looks for the device, it shall show itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub identify: bool,
 }
 
 /// Introspection response (RFC 7662 section 2.2). Of a token that is not active nothing is said but that.

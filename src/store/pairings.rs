@@ -8,7 +8,7 @@ use crate::model::audit::Context;
 use crate::model::device::{Device, KeyAssurance};
 use crate::model::operator::Reach;
 use crate::model::pairing::{Pairing, Says};
-use crate::secret::Bytes32;
+use crate::secret::{Bytes32, is_equal};
 use crate::store::Result;
 
 /// What a pairing window is for.
@@ -105,6 +105,13 @@ pub struct PairingOfDevice {
     pub pairing: Pairing,
     /// The device.
     pub device: Device,
+}
+
+impl PairingOfDevice {
+    /// Is the key that asks the one that the device's maker announced?
+    pub fn is_announced(&self) -> bool {
+        self.device.manifest_jkt.is_some_and(|announced| is_equal(&announced, &self.pairing.jkt))
+    }
 }
 
 /// Windows and pairings.
