@@ -6,7 +6,8 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | `/technician`, `/technician/pair/{id}` | whoever holds a technician's code, for its one device | [`technician`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`device_page`], [`pair`], [`walk`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -29,6 +30,7 @@ pub mod approve;
 pub mod assets;
 pub mod audit;
 pub mod device;
+pub mod device_page;
 pub mod devices;
 pub mod events;
 pub mod extract;
@@ -40,7 +42,9 @@ pub mod present;
 pub mod qr;
 pub mod serve;
 pub mod sign_in;
+pub mod technician;
 pub mod views;
+pub mod walk;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -131,9 +135,14 @@ pub fn router(edge: Edge) -> Router {
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/devices", get(devices::list).post(devices::register))
-        .route("/devices/{id}", get(devices::show).post(devices::act))
+        .route("/devices/{id}", get(device_page::show).post(device_page::act))
         .route("/pair", get(pair::list).post(pair::window))
+        .route("/pair/walk", get(walk::show))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
+        .route("/technician", get(technician::show).post(technician::enter))
+        .route("/technician/pass", post(technician::act))
+        .route("/technician/codes", get(technician::codes).post(technician::make_codes))
+        .route("/technician/pair/{id}", get(technician::show_pairing).post(technician::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
         .route("/report", post(approve::report))

@@ -151,6 +151,7 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
         key: PinnedKey::short(&found.pairing.jkt),
         assurance: found.pairing.key_assurance.words().to_owned(),
         verified: found.pairing.vouched_by.is_some(),
+        announced: found.is_announced(),
         asked: when(found.pairing.requested_at, now),
         ready: found.pairing.device_nonce.is_some(),
         conflict: found.pairing.conflict,
