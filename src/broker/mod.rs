@@ -412,13 +412,7 @@ impl Broker {
     }
 
     /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.
-    async fn note_refusal(
-        &self,
-        event: Event,
-        device: Option<&DeviceId>,
-        detail: &str,
-        peer: Option<IpAddr>,
-    ) {
+    async fn note_refusal(&self, event: Event, device: Option<&DeviceId>, detail: &str, peer: Option<IpAddr>) {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
         self.note_bounded(event, device, detail, &context).await;
     }

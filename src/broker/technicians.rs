@@ -88,13 +88,18 @@ impl Broker {
                 continue;
             }
             let code = TechnicianCode::mint(&self.random)?;
-            new.push(NewTechnicianCode { device: device.id.clone(), hash: code.hash(&device.id, &self.technician_key) });
+            new.push(NewTechnicianCode {
+                device: device.id.clone(),
+                hash: code.hash(&device.id, &self.technician_key),
+            });
             made.push(MadeCode { device, code: code.display() });
         }
         let context = self.context(caller);
         let expires_at = context.now.plus(CODE_LIFETIME);
         if !self.store.add_technician_codes(&new, expires_at, &context).await? {
-            return Err(UseCaseError::refused("one of these devices was stopped meanwhile; no code was made. Try again"));
+            return Err(UseCaseError::refused(
+                "one of these devices was stopped meanwhile; no code was made. Try again",
+            ));
         }
         self.wake.pages();
         Ok((made, expires_at))

@@ -111,13 +111,7 @@ pub async fn run(
     })
 }
 
-fn print_codes(
-    broker: &Broker,
-    made: &[MadeCode],
-    expires_at: Timestamp,
-    csv: bool,
-    json: bool,
-) -> anyhow::Result<()> {
+fn print_codes(broker: &Broker, made: &[MadeCode], expires_at: Timestamp, csv: bool, json: bool) -> anyhow::Result<()> {
     if json {
         let codes: Vec<_> = made.iter().map(|made| json!({"device": made.device.id, "code": made.code})).collect();
         return output::json(&json!({"codes": codes, "expires_at": expires_at.rfc3339()}));

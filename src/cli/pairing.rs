@@ -102,9 +102,8 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
                 Some(id) => id,
                 None => only_one(&broker, &device).await?,
             };
-            let device = broker
-                .confirm_pairing(&caller, &id, &number.as_deref().map_or(otherwise, Confirm::Number))
-                .await?;
+            let device =
+                broker.confirm_pairing(&caller, &id, &number.as_deref().map_or(otherwise, Confirm::Number)).await?;
             let key = device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
             if json {
                 output::json(&json!({"device": device.id, "key": key}))

@@ -209,9 +209,7 @@ pub async fn act(State(edge): State<Edge>, PagePath(id): PagePath<String>, form:
         ("suspend", _) => broker.suspend_device(&caller, &id).await.map(done("suspended")),
         ("stolen", _) => broker.mark_stolen(&caller, &id).await.map(done("stolen")),
         ("resume", _) => broker.resume_device(&caller, &id).await.map(done("resumed")),
-        ("resume_stolen", _) => {
-            broker.resume_stolen(&caller, &id, &form.field("confirm")).await.map(done("resumed"))
-        }
+        ("resume_stolen", _) => broker.resume_stolen(&caller, &id, &form.field("confirm")).await.map(done("resumed")),
         ("replace", _) => broker.replace_device(&caller, &id, successor(&form)).await.map(|_| "replaced"),
         // The one thing that can't be undone wants a typed word.
         ("retire", _) if form.field("confirm") == id => broker.retire_device(&caller, &id).await.map(done("")),

@@ -107,7 +107,9 @@ pub async fn list(
     // A walk through another site than the person's must not close the page.
     let walked = Walk::of(&headers).map(|walk| walk.site);
     let site = match (site, walked) {
-        (None, Some(walked)) if edge.broker().site(&signed_in.caller(), &walked).await.is_ok_and(|site| site.is_some()) => {
+        (None, Some(walked))
+            if edge.broker().site(&signed_in.caller(), &walked).await.is_ok_and(|site| site.is_some()) =>
+        {
             Some(walked)
         }
         (site, _) => site,

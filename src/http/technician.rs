@@ -375,13 +375,7 @@ pub async fn make_codes(State(edge): State<Edge>, PageQuery(which): PageQuery<Wh
 
 fn row(made: MadeCode) -> CodeRow {
     let facts = made.device.facts;
-    CodeRow {
-        id: made.device.id.to_string(),
-        name: facts.name,
-        floor: facts.floor,
-        room: facts.room,
-        code: made.code,
-    }
+    CodeRow { id: made.device.id.to_string(), name: facts.name, floor: facts.floor, room: facts.room, code: made.code }
 }
 
 fn csv_answer(made: &[MadeCode], expires_at: Timestamp) -> Response {
@@ -404,8 +398,9 @@ pub fn csv_of(made: &[MadeCode], expires_at: Timestamp) -> Result<Vec<u8>, std::
     writer.write_record(["device", "name", "floor", "room", "code", "valid until"])?;
     for made in made {
         let facts = &made.device.facts;
-        let cells = [made.device.id.as_str(), &facts.name, &facts.floor, &facts.room, &made.code, &expires_at.rfc3339()]
-            .map(harmless);
+        let cells =
+            [made.device.id.as_str(), &facts.name, &facts.floor, &facts.room, &made.code, &expires_at.rfc3339()]
+                .map(harmless);
         writer.write_record(cells)?;
     }
     writer.into_inner().map_err(csv::IntoInnerError::into_error)

@@ -228,7 +228,9 @@ pub(super) async fn to_go(edge: &Edge, caller: &Caller, walk: &Walk) -> Option<S
     }
     let here = progress.iter().find(|floor| walk.floor.as_deref() == Some(floor.floor.as_str()));
     Some(match here {
-        Some(floor) => tf("{0} to go, {1} on this floor", &[&left.to_string(), &(floor.total - floor.paired).to_string()]),
+        Some(floor) => {
+            tf("{0} to go, {1} on this floor", &[&left.to_string(), &(floor.total - floor.paired).to_string()])
+        }
         None => tn(left, "{0} to go", "{0} to go"),
     })
 }

@@ -156,7 +156,11 @@ mod tests {
             (OAuthError::InvalidTarget, 400, Some("invalid_target")),
             (OAuthError::InvalidGrant, 400, Some("invalid_grant")),
             (OAuthError::UnsupportedGrantType, 400, Some("unsupported_grant_type")),
-            (OAuthError::AuthorizationPending { confirmation_number: None, identify: false }, 400, Some("authorization_pending")),
+            (
+                OAuthError::AuthorizationPending { confirmation_number: None, identify: false },
+                400,
+                Some("authorization_pending"),
+            ),
             (OAuthError::SlowDown, 400, Some("slow_down")),
             (OAuthError::AccessDenied, 400, Some("access_denied")),
             (OAuthError::ExpiredToken, 400, Some("expired_token")),

@@ -192,7 +192,8 @@ impl FieldStore for SqliteStore {
                 params![jkt, id.as_str()],
             )?;
             if noted == 1 {
-                let detail = jkt.map_or_else(|| "none any more".into(), |jkt| format!("key {}", PinnedKey::short(&jkt)));
+                let detail =
+                    jkt.map_or_else(|| "none any more".into(), |jkt| format!("key {}", PinnedKey::short(&jkt)));
                 append(connection, Event::KeyAnnounced, Some(id.as_str()), &detail, &context)?;
             }
             Ok(noted == 1)
