@@ -339,8 +339,8 @@ pub(super) async fn render(
         Ok(found) => {
             let mut desk = desk;
             if asked.is_some() {
-                let asked = "It is asked to show itself. It does so with its next answer, within two minutes.";
-                desk.chrome.notice = Some(t(asked));
+                desk.chrome.notice =
+                    Some(t("It is asked to show itself. It does so with its next answer, within two minutes."));
             }
             page(status, &pair_page(edge, desk, found, key, errors))
         }
@@ -400,37 +400,38 @@ fn pair_page(
 
 /// What the device says of itself: claims, and shown as such.
 fn says(pairing: &Pairing) -> Vec<Fact> {
+    let says = &pairing.says;
     let claims = [
-        (&pairing.says.serial, "says its serial number is {0}"),
-        (&pairing.says.model, "says it is {0}"),
-        (&pairing.says.firmware, "says its firmware is {0}"),
+        (&says.serial, tf("says its serial number is {0}", &[&says.serial])),
+        (&says.model, tf("says it is {0}", &[&says.model])),
+        (&says.firmware, tf("says its firmware is {0}", &[&says.firmware])),
     ];
     claims
         .into_iter()
         .filter(|(value, _)| !value.is_empty())
-        .map(|(value, words)| Fact { state: FactState::Claimed, text: tf(words, &[value]), detail: None })
+        .map(|(_, text)| Fact { state: FactState::Claimed, text, detail: None })
         .collect()
 }
 
 /// What Pairgate checked.
 fn facts(pairing: &Pairing, device: &Device, announced: bool) -> Vec<Fact> {
-    let fact = |state, text: &str, detail: String| Fact { state, text: t(text), detail: Some(detail) };
-    let mut facts = vec![fact(FactState::Verified, "It has the key that asks", PinnedKey::short(&pairing.jkt))];
+    let fact = |state, text: String, detail: String| Fact { state, text, detail: Some(detail) };
+    let mut facts = vec![fact(FactState::Verified, t("It has the key that asks"), PinnedKey::short(&pairing.jkt))];
     facts.push(assurance_fact(pairing.key_assurance));
     if announced {
         let key = PinnedKey::short(&pairing.jkt);
-        facts.push(fact(FactState::Verified, "It is the key that its maker announced", key));
+        facts.push(fact(FactState::Verified, t("It is the key that its maker announced"), key));
     }
     if let Some(voucher) = &pairing.vouched_by {
-        let words = "The key that this device has now vouches for the new one";
+        let words = t("The key that this device has now vouches for the new one");
         facts.push(fact(FactState::Verified, words, PinnedKey::short(voucher)));
     }
     if !device.facts.serial.is_empty() {
         let serial = device.facts.serial.clone();
-        facts.push(fact(FactState::Verified, "Its serial number is the registered one", serial));
+        facts.push(fact(FactState::Verified, t("Its serial number is the registered one"), serial));
     }
     if let Some(peer) = pairing.peer {
-        facts.push(fact(FactState::Neutral, "Seen from", peer.to_string()));
+        facts.push(fact(FactState::Neutral, t("Seen from"), peer.to_string()));
     }
     facts
 }

@@ -144,9 +144,9 @@ pub async fn enter(State(edge): State<Edge>, Peer(peer): Peer, PostedForm(form):
         }
         Ok(None) => {
             // One sentence for everything: which of the two was wrong is nobody's business.
-            let refusal = "This device and this code don't go together, or the code was used, is too old, or there were too many tries. \
-                           Check both; if that does not help, ask for a new code.";
-            let errors = vec![t(refusal)];
+            let errors = vec![t(
+                "This device and this code don't go together, or the code was used, is too old, or there were too many tries. Check both; if that does not help, ask for a new code.",
+            )];
             let device = field("device").chars().take(64).collect();
             page(StatusCode::FORBIDDEN, &EntryPage { chrome: bare_chrome(&t("Pair as a technician")), device, errors })
         }
