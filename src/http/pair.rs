@@ -455,6 +455,7 @@ pub async fn decide(
         "identify" => match broker.identify_device(&caller, &form.field("device")).await {
             // What was scanned comes along, or it would have to be scanned again.
             Ok(_) => {
+                let key: String = url::form_urlencoded::byte_serialize(key.as_bytes()).collect();
                 let key = if key.is_empty() { String::new() } else { format!("&key={key}") };
                 return Redirect::to(&format!("/pair/{id}?asked=1{key}")).into_response();
             }

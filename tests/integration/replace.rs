@@ -131,6 +131,7 @@ async fn the_page_of_a_device_is_complete_and_replaces_it() {
         browser.open(&format!("{}/devices/printer-01", test.issuer)).await;
         browser.see_heading("Device printer-01").await;
         browser.inspect("device", &[]).await;
+        browser.run("window.dispatchEvent(new Event('pagehide'))").await;
         browser.assert_keyboard_reaches_everything("device").await;
         browser.click("button[value=suspend]").await;
         browser.see(".undo button").await;
