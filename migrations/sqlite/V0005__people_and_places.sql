@@ -52,7 +52,9 @@ ALTER TABLE devices ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE devices ADD COLUMN registered_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE devices ADD COLUMN manifest_jkt BLOB CHECK (manifest_jkt IS NULL OR length(manifest_jkt) = 32);
 ALTER TABLE devices ADD COLUMN identify_until INTEGER;                    -- until then its next answer asks it to show itself
+ALTER TABLE devices ADD COLUMN stolen_at INTEGER;                         -- reported stolen then; until it is resumed or replaced
 CREATE INDEX devices_by_site ON devices (site, id);
+CREATE INDEX devices_by_floor ON devices (site, floor, state, jkt);        -- all that progress by floor is counted from
 
 -- Who may approve a device's sign-ins, if not everybody who may at its site (A-101).
 CREATE TABLE device_approvers (

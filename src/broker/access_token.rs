@@ -79,6 +79,7 @@ impl Broker {
             refresh_token_timeout: refresh.as_ref().map(|refresh| seconds(refresh.timeout)),
             approved_by: None,
             authorization_expires_in: refresh.as_ref().map_or(expires_in, |refresh| seconds(refresh.ends_in)),
+            identify: false,
         })
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`registry`] | register, suspend, resume, retire devices; sites |
 //! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
+//! | [`field`], [`technicians`] | what people do before the devices: walk the floors, find one, let a technician in, replace it, report it stolen |
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
 //! | [`approvers`] | who may approve a device, if not everybody who may at its site |
@@ -29,8 +30,9 @@ use crate::config::Sso;
 use crate::config::policy::{Described, PolicyTables, Trusts};
 use crate::device_auth::Authenticator;
 use crate::device_auth::mtls::ClientTrust;
-use crate::id::OperatorId;
+use crate::id::{DeviceId, OperatorId};
 use crate::model::audit::{Actor, Context, Event};
+use crate::model::device::Device;
 use crate::model::kind::Kind;
 use crate::model::operator::{Reach, Rights, Role};
 use crate::model::resource::Resource;
@@ -47,6 +49,7 @@ pub mod administration;
 pub mod approval;
 pub mod approvers;
 pub mod device_authorization;
+pub mod field;
 pub mod pacing;
 pub mod pairing;
 pub mod passkeys;
@@ -58,6 +61,7 @@ pub mod registry;
 pub mod setup;
 pub mod signing;
 pub mod sso;
+pub mod technicians;
 pub mod token;
 pub mod wake;
 
@@ -137,6 +141,7 @@ pub struct Broker {
     authenticator: Authenticator,
     user_code_key: MacKey,
     refresh_key: MacKey,
+    technician_key: MacKey,
     csrf_key: MacKey,
     passkey_key: MacKey,
     /// Without it, passkeys can't work at this address.
@@ -243,13 +248,15 @@ pub struct Caller {
     pub session: Option<Bytes32>,
     /// Address.
     pub peer: Option<IpAddr>,
+    /// A technician's pass: nothing but to pair this one device. Such a caller has no rights besides.
+    pub only_device: Option<DeviceId>,
 }
 
 impl Caller {
     /// Whoever has a shell on this machine.
     pub fn command_line() -> Self {
         let rights = Rights::everywhere(Role::Admin);
-        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, session: None, peer: None }
+        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, session: None, peer: None, only_device: None }
     }
 
     /// Which sites the caller may know of.
@@ -268,6 +275,22 @@ impl Caller {
             Some(role) if may(role) => Ok(()),
             Some(_) => Err(UseCaseError::NotAllowed),
             None => Err(UseCaseError::NotFound("there is nothing of this name at your sites".into())),
+        }
+    }
+
+    /// May the caller know of this device? Of its site's all, or of this one alone.
+    fn may_know(&self, device: &Device) -> bool {
+        match &self.only_device {
+            Some(only) => *only == device.id,
+            None => self.reach().has(&device.facts.site),
+        }
+    }
+
+    /// May the caller pair this device? The one thing that a technician's pass is for.
+    fn must_pair(&self, device: &Device) -> Result<(), UseCaseError> {
+        match &self.only_device {
+            Some(only) if *only == device.id => Ok(()),
+            _ => self.must_at(&device.facts.site, Role::may_pair),
         }
     }
 
@@ -320,6 +343,7 @@ impl Broker {
             endpoints,
             user_code_key: master.mac_key("user code"),
             refresh_key: master.mac_key("refresh token"),
+            technician_key: master.mac_key("technician code"),
             csrf_key: master.mac_key("csrf token"),
             passkey_key: master.mac_key("passkey user handle"),
             webauthn: passkeys::webauthn(&issuer),
@@ -455,19 +479,13 @@ impl Broker {
     }
 
     /// Notes a refusal of somebody who proved nothing: at most so many records per address and minute, the rest as a number.
-    async fn note_refusal(
-        &self,
-        event: Event,
-        device: Option<&crate::id::DeviceId>,
-        detail: &str,
-        peer: Option<IpAddr>,
-    ) {
+    async fn note_refusal(&self, event: Event, device: Option<&DeviceId>, detail: &str, peer: Option<IpAddr>) {
         let context = Context { now: self.now(), actor: Actor::Anonymous, peer };
         self.note_bounded(event, device, detail, &context).await;
     }
 
     /// The same for whoever is known, and may repeat himself all the same.
-    async fn note_bounded(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, context: &Context) {
+    async fn note_bounded(&self, event: Event, device: Option<&DeviceId>, detail: &str, context: &Context) {
         let (is_recorded, suppressed) = self.refusals.admit(context.peer, context.now);
         if let Some((address, count)) = suppressed {
             let detail = format!("{count} more from {address}");
@@ -479,7 +497,7 @@ impl Broker {
         }
     }
 
-    async fn note(&self, event: Event, device: Option<&crate::id::DeviceId>, detail: &str, context: &Context) {
+    async fn note(&self, event: Event, device: Option<&DeviceId>, detail: &str, context: &Context) {
         if let Err(error) = self.store.record(event, device, detail, context).await {
             // The refusal itself stands; only its record is lost, and that is said where it can be.
             tracing::error!(%error, event = event.as_str(), "a refusal was not recorded");

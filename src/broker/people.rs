@@ -40,6 +40,7 @@ impl Session {
             proved_at: Some(self.fresh_at),
             session: Some(self.hash),
             peer,
+            only_device: None,
         }
     }
 }

@@ -64,7 +64,7 @@ impl Broker {
         let not_found = || UseCaseError::NotFound(format!("there is no device '{}'", one_line(id)));
         let id = DeviceId::new(id).map_err(|_| not_found())?;
         let device = self.store.device(&id).await?;
-        device.filter(|device| caller.reach().has(&device.facts.site)).ok_or_else(not_found)
+        device.filter(|device| caller.may_know(device)).ok_or_else(not_found)
     }
 
     /// A device for which the caller may do this.
@@ -112,33 +112,61 @@ impl Broker {
         self.store.devices_in_need(since, limit, &caller.reach()).await
     }
 
-    /// Stops a device, reversibly: all that it holds is dead when this returns.
+    /// Stops a device, reversibly: all that it holds is dead when this returns. Whoever may pair at its site may: stopping must be quick, and does no harm
+    /// that an administrator could not undo.
     ///
     /// # Errors
     /// If it is not the caller's to do, unknown, or in no state for it.
     pub async fn suspend_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Suspended).await
+        let device = self.device_for(caller, id, Role::may_pair).await?;
+        self.change_state(caller, &device, DeviceState::Suspended).await
     }
 
     /// Lets a suspended device on again; what it held stays dead, it signs in anew.
     ///
     /// # Errors
-    /// As [`Broker::suspend_device`].
+    /// As [`Broker::suspend_device`]; or if it was reported stolen, which wants more ([`Broker::resume_stolen`]).
     pub async fn resume_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Active).await
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        if device.stolen_at.is_some() {
+            return Err(UseCaseError::refused(format!(
+                "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
+                device.id
+            )));
+        }
+        self.change_state(caller, &device, DeviceState::Active).await
+    }
+
+    /// The same for a device that was reported stolen, by who types its id: one tap too many must not let a thief on.
+    ///
+    /// # Errors
+    /// As [`Broker::resume_device`], or if another id was typed.
+    pub async fn resume_stolen(&self, caller: &Caller, id: &str, typed: &str) -> Result<(), UseCaseError> {
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        if typed != device.id.as_str() {
+            return Err(UseCaseError::refused(format!("to let a stolen device on again, type its id: {}", device.id)));
+        }
+        self.change_state(caller, &device, DeviceState::Active).await
     }
 
     /// Takes a device out for ever: neither its id nor its key will ever be accepted again.
     ///
     /// # Errors
-    /// As [`Broker::suspend_device`].
+    /// As [`Broker::suspend_device`], or if the caller last proved too long ago who it is.
     pub async fn retire_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Retired).await
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        self.must_be_fresh(caller)?;
+        self.change_state(caller, &device, DeviceState::Retired).await
     }
 
-    async fn change_state(&self, caller: &Caller, id: &str, to: DeviceState) -> Result<(), UseCaseError> {
-        let device = self.device_for(caller, id, Role::may_administer).await?;
-        match self.store.set_device_state(&device.id, to, &self.context(caller)).await? {
+    async fn change_state(&self, caller: &Caller, device: &Device, to: DeviceState) -> Result<(), UseCaseError> {
+        let outcome = self.store.set_device_state(&device.id, to, &self.context(caller)).await?;
+        self.state_changed(device, outcome, to.as_str())
+    }
+
+    /// What became of a change of state; whoever waits is told.
+    pub(super) fn state_changed(&self, device: &Device, outcome: StateChange, to: &str) -> Result<(), UseCaseError> {
+        match outcome {
             StateChange::Changed(_) => {
                 if let Some(grant) = device.pending_grant {
                     self.wake.grant(grant);
@@ -151,7 +179,7 @@ impl Broker {
                 "{} is {}; it can't become {} from there",
                 device.id,
                 state.as_str(),
-                to.as_str()
+                to
             ))),
         }
     }

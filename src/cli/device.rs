@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::broker::Caller;
 use crate::broker::approvers::Approvers;
+use crate::cli::field::{self, FieldCommand};
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
@@ -43,6 +44,9 @@ pub enum DeviceCommand {
     Resume {
         /// Device id
         id: String,
+        /// It was reported stolen, is back, and was in nobody else's hands
+        #[arg(long)]
+        found: bool,
     },
     /// Show or change who may approve a device's sign-ins, if not everybody who may at its site
     Approvers {
@@ -55,6 +59,8 @@ pub enum DeviceCommand {
         #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
     },
+    #[command(flatten)]
+    Field(FieldCommand),
     /// Take a device out for ever; its id and key are never accepted again
     Retire {
         /// Device id
@@ -117,7 +123,12 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             id
         }
         DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
-        DeviceCommand::Resume { id } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: true } => broker.resume_stolen(&caller, &id, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: false } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Field(command) => match field::run(command, &broker, &caller, json).await? {
+            Some(changed) => changed,
+            None => return Ok(ExitCode::SUCCESS),
+        },
         DeviceCommand::Retire { id, for_ever } => {
             anyhow::ensure!(
                 for_ever,
@@ -228,7 +239,9 @@ fn show(device: &Device) -> anyhow::Result<()> {
         ("name", facts.name.clone()),
         ("kind", facts.kind.clone()),
         ("site", facts.site.clone()),
+        ("floor", facts.floor.clone()),
         ("room", facts.room.clone()),
+        ("owner", facts.owner.clone()),
         ("asset tag", facts.asset_tag.clone()),
         ("serial", facts.serial.clone()),
         ("maker", facts.maker.clone()),
@@ -243,6 +256,8 @@ fn show(device: &Device) -> anyhow::Result<()> {
                 .as_ref()
                 .map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by)),
         ),
+        ("announced key", device.manifest_jkt.map_or_else(String::new, |jkt| b64u(&jkt))),
+        ("stolen", device.stolen_at.map_or_else(String::new, |stolen_at| stolen_at.rfc3339())),
         ("last seen", device.seen_at.map_or_else(String::new, |seen_at| seen_at.rfc3339())),
     ])
 }
@@ -253,6 +268,7 @@ fn as_json(device: &Device) -> serde_json::Value {
         "key": device.key.as_ref().map(|key| json!({
             "jkt": b64u(&key.jkt), "assurance": key.assurance, "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by,
         })),
+        "announced_jkt": device.manifest_jkt.map(|jkt| b64u(&jkt)), "stolen_at": device.stolen_at.map(|stolen_at| stolen_at.rfc3339()),
         "seen_at": device.seen_at.map(|seen_at| seen_at.rfc3339()),
     })
 }

@@ -15,6 +15,7 @@ mod config;
 mod demo;
 mod device;
 mod doctor;
+mod field;
 mod keys;
 mod operator;
 mod output;

@@ -9,7 +9,8 @@
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
+//! | `/technician`, `/technician/pair/{id}` | whoever holds a technician's code, for its one device | [`technician`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -36,6 +37,7 @@ pub mod assets;
 pub mod audit;
 pub mod chart;
 pub mod device;
+pub mod device_page;
 pub mod devices;
 pub mod events;
 pub mod extract;
@@ -51,8 +53,10 @@ pub mod serve;
 pub mod settings;
 pub mod setup;
 pub mod sign_in;
+pub mod technician;
 pub mod sso;
 pub mod views;
+pub mod walk;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -153,10 +157,15 @@ pub fn router(edge: Edge) -> Router {
         .route("/account/passkeys/begin", post(passkeys::begin_adding))
         .route("/account/passkeys/finish", post(passkeys::finish_adding))
         .route("/devices", get(devices::list).post(devices::register))
-        .route("/devices/{id}", get(devices::show).post(devices::act))
         .route("/devices/{id}/approvers", get(approvers::show).post(approvers::change))
+        .route("/devices/{id}", get(device_page::show).post(device_page::act))
         .route("/pair", get(pair::list).post(pair::window))
+        .route("/pair/walk", get(walk::show))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
+        .route("/technician", get(technician::show).post(technician::enter))
+        .route("/technician/pass", post(technician::act))
+        .route("/technician/codes", get(technician::codes).post(technician::make_codes))
+        .route("/technician/pair/{id}", get(technician::show_pairing).post(technician::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
         .route("/approve/{id}/undo", get(approve::approved).post(approve::undo))

@@ -180,6 +180,7 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
         key: PinnedKey::short(&found.pairing.jkt),
         assurance: said(found.pairing.key_assurance.words()),
         verified: found.pairing.vouched_by.is_some(),
+        announced: found.is_announced(),
         asked: when(found.pairing.requested_at, now),
         ready: found.pairing.device_nonce.is_some(),
         conflict: found.pairing.conflict,

@@ -119,6 +119,8 @@ pub struct PendingPairing {
     pub assurance: String,
     /// Whether the device's present key vouches for it, so that nothing has to be compared.
     pub verified: bool,
+    /// Whether it is the key that the device's maker announced; then neither.
+    pub announced: bool,
     /// When it asked.
     pub asked: When,
     /// Whether the device has answered, so that it can be compared.
@@ -181,138 +183,6 @@ pub struct DevicesPage {
     pub form: DeviceForm,
     /// What was wrong with the last attempt, one sentence each; empty if nothing was.
     pub errors: Vec<String>,
-}
-
-/// One device: facts, actions, history.
-#[derive(Debug, Clone, Template)]
-#[template(path = "device.html")]
-pub struct DevicePage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Device id.
-    pub id: String,
-    /// Name.
-    pub name: String,
-    /// `registered`, `active`, `suspended` or `retired`.
-    pub state: String,
-    /// Label of the kind.
-    pub kind: String,
-    /// Site.
-    pub site: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// Asset tag; may be empty.
-    pub asset_tag: String,
-    /// Serial number; may be empty.
-    pub serial: String,
-    /// Maker; may be empty.
-    pub maker: String,
-    /// Model; may be empty.
-    pub model: String,
-    /// Note; may be empty.
-    pub note: String,
-    /// Short form of its key.
-    pub key: Option<String>,
-    /// The whole thumbprint of its key.
-    pub key_full: Option<String>,
-    /// How the key is kept.
-    pub assurance: Option<Fact>,
-    /// When it was paired.
-    pub paired: Option<When>,
-    /// Who paired it.
-    pub paired_by: Option<String>,
-    /// What its kind lets it do, one sentence each.
-    pub policy: Vec<String>,
-    /// When pairing for this device closes, if it is open.
-    pub window: Option<When>,
-    /// Pairings of this device that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// Its history, newest first.
-    pub timeline: Vec<TimelineEntry>,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-    /// QR code of this page's address, as SVG; trusted, not escaped.
-    pub qr_svg: String,
-}
-
-/// Pair: what waits and what could.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair_list.html")]
-pub struct PairListPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Pairings that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// When pairing for the whole site closes, if it is open.
-    pub window: Option<When>,
-    /// Registered devices without a key.
-    pub waiting: Vec<DeviceRow>,
-    /// How many there are, shown or not.
-    pub unpaired: u64,
-}
-
-/// One pairing to confirm, by scan or by number.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair.html")]
-pub struct PairPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Pairing id.
-    pub pairing_id: String,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// Asset tag; may be empty.
-    pub asset_tag: String,
-    /// What the device says of itself.
-    pub says: Vec<Fact>,
-    /// What was checked.
-    pub facts: Vec<Fact>,
-    /// Short form of the key that asks.
-    pub key: String,
-    /// The whole thumbprint of the key that asks.
-    pub key_full: String,
-    /// The whole thumbprint from the scanned code, if it is the same.
-    pub scanned_key: Option<String>,
-    /// Whether the scanned code carried the same key; none if nothing was scanned.
-    pub scanned_matches: Option<bool>,
-    /// Whether the device has answered, so that it can be compared.
-    pub ready: bool,
-    /// Tries left for the number.
-    pub tries_left: u64,
-    /// Whether two different keys claim this device.
-    pub conflict: bool,
-    /// Short form of the key that would be replaced.
-    pub replaces_key: Option<String>,
-    /// Whether that key vouches for the one that asks.
-    pub vouched: bool,
-    /// Why it can't be paired whatever is compared: its kind wants the key kept better.
-    pub missing: Option<String>,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-}
-
-/// What became of a pairing.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair_done.html")]
-pub struct PairDonePage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Short form of the key.
-    pub key: String,
-    /// Whether it was paired; otherwise it was refused.
-    pub paired: bool,
-    /// What happened and what the device shows now.
-    pub message: String,
-    /// What is next: "254 devices are still to be paired."
-    pub next: Option<String>,
 }
 
 /// Which code does the device show?

@@ -78,6 +78,13 @@ events! {
     DeviceSuspended "device.suspended" Info "device suspended";
     DeviceResumed "device.resumed" Info "device resumed";
     DeviceRetired "device.retired" Info "device retired for ever";
+    DeviceStolen "device.stolen" Alert "reported stolen: everything that it held is dead";
+    DeviceReplaced "device.replaced" Info "replaced by another box; the former key is dead";
+    DeviceAsked "device.identify" Info "asked to show itself";
+    DeviceIdentified "device.identified" Info "was told to show itself";
+    KeyAnnounced "device.key_announced" Info "its maker's key was announced";
+    TechnicianCodeMade "technician.code" Info "code for a technician made";
+    TechnicianIn "technician.in" Info "a technician used a code";
     WindowOpened "window.opened" Info "pairing opened";
     WindowClosed "window.closed" Info "pairing closed";
     PairingRequested "pairing.requested" Info "asked to be paired";

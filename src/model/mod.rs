@@ -10,5 +10,6 @@ pub mod policy;
 pub mod resource;
 pub mod risk;
 pub mod site;
+pub mod technician_code;
 pub mod text;
 pub mod user_code;

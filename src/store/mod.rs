@@ -16,6 +16,7 @@ use std::sync::Arc;
 mod approvers;
 mod audit;
 mod devices;
+mod field;
 mod grants;
 mod operators;
 mod overview;
@@ -30,6 +31,7 @@ pub mod sqlite;
 pub use approvers::*;
 pub use audit::*;
 pub use devices::*;
+pub use field::*;
 pub use grants::*;
 pub use operators::*;
 pub use overview::*;
@@ -57,6 +59,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// All that a backend does.
 pub trait Store:
     DeviceStore
+    + FieldStore
     + PairingStore
     + GrantStore
     + ApproverStore
@@ -72,6 +75,7 @@ pub trait Store:
 }
 impl<
     S: DeviceStore
+        + FieldStore
         + PairingStore
         + GrantStore
         + ApproverStore

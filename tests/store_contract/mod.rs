@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 mod approvers;
 mod audit;
 mod devices;
+mod field;
 mod grants;
 mod operators;
 mod overview;
@@ -322,6 +323,15 @@ macro_rules! contract {
                     a_site_is_changed_and_recorded
                     sites_are_many_and_reach_limits_what_is_told_a_080
                     the_pinned_key_is_the_current_one
+                }
+                field {
+                    floors_are_counted_without_retired_devices
+                    a_device_is_asked_to_show_itself_and_told_once
+                    an_announced_key_is_compared_in_the_transaction_that_pins_it
+                    a_technicians_code_is_good_once_and_for_one_device
+                    pairing_stopping_and_replacing_end_a_technicians_pass
+                    replacing_ends_the_old_box_and_opens_for_the_new_one_in_one_step
+                    a_stolen_device_is_stopped_once_and_stays_marked_until_it_is_let_on
                 }
                 pairings {
                     windows_open_close_and_run_out

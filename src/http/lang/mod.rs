@@ -47,6 +47,7 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
                 include_str!("de/frame.po"),
                 include_str!("de/operators.po"),
                 include_str!("de/overview.po"),
+                include_str!("de/pairing.po"),
                 include_str!("de/settings.po"),
                 include_str!("de/setup.po"),
                 include_str!("de/sign_ins.po"),

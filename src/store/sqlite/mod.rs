@@ -18,6 +18,7 @@ use crate::store::{Result, StoreError};
 mod approvers;
 mod audit;
 mod devices;
+mod field;
 mod grants;
 mod operators;
 mod overview;
