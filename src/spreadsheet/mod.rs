@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let rows = [vec!["id", "note"], vec!["tv-01", "a \"quoted\", cell; with =1+1"], vec!["tv-02", "=cmd|' /C calc'!A0"]];
+        let rows =
+            [vec!["id", "note"], vec!["tv-01", "a \"quoted\", cell; with =1+1"], vec!["tv-02", "=cmd|' /C calc'!A0"]];
         let table = read(write(rows.clone()).as_bytes()).unwrap();
         let back: Vec<Vec<String>> =
             table.rows.iter().map(|row| row.cells.iter().map(|cell| formula::restored(cell)).collect()).collect();

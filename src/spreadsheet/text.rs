@@ -17,7 +17,8 @@ pub fn read(bytes: &[u8]) -> Result<Table, TableError> {
     let body = if declared { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(body.as_bytes());
-    let (mut rows, mut lines) = (Rows::default(), Lines { text: body.as_bytes(), at: 0, line: 1 + u32::from(declared) });
+    let (mut rows, mut lines) =
+        (Rows::default(), Lines { text: body.as_bytes(), at: 0, line: 1 + u32::from(declared) });
     for record in reader.records() {
         // It is text already, and rows may differ in length: nothing is left that could be wrong with it.
         let record = record.map_err(|_| TableError::NoText)?;
@@ -94,7 +95,8 @@ fn mixed(bytes: &[u8]) -> TableError {
 fn separator(text: &str) -> (u8, bool) {
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let named = text.lines().next().and_then(|line| line.trim_end().strip_prefix("sep="));
-    if let Some((byte, _)) = SEPARATORS.iter().find(|(byte, _)| named.is_some_and(|named| named.as_bytes() == [*byte])) {
+    if let Some((byte, _)) = SEPARATORS.iter().find(|(byte, _)| named.is_some_and(|named| named.as_bytes() == [*byte]))
+    {
         return (*byte, true);
     }
     let mut counts = [0_usize; 3];
@@ -137,11 +139,8 @@ mod tests {
             assert_eq!(table.format, format);
             let rows: Vec<(u32, Vec<&str>)> =
                 table.rows.iter().map(|row| (row.number, row.cells.iter().map(String::as_str).collect())).collect();
-            let expected = [
-                (1, vec!["id", "Büro", "Größe"]),
-                (2, vec!["tv-01", "a;b", "say \"hi\""]),
-                (4, vec!["tv-02", "é–€"]),
-            ];
+            let expected =
+                [(1, vec!["id", "Büro", "Größe"]), (2, vec!["tv-01", "a;b", "say \"hi\""]), (4, vec!["tv-02", "é–€"])];
             assert_eq!(rows, expected, "{format}");
         }
     }

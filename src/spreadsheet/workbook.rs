@@ -103,7 +103,9 @@ pub(crate) mod tests {
             ("[Content_Types].xml", format!("<Types xmlns=\"{package}/content-types\"/>")),
             (
                 "_rels/.rels",
-                format!("<Relationships xmlns=\"{package}/relationships\"><Relationship Id=\"r1\" Type=\"{rel}/officeDocument\" Target=\"xl/workbook.xml\"/></Relationships>"),
+                format!(
+                    "<Relationships xmlns=\"{package}/relationships\"><Relationship Id=\"r1\" Type=\"{rel}/officeDocument\" Target=\"xl/workbook.xml\"/></Relationships>"
+                ),
             ),
             (
                 "xl/_rels/workbook.xml.rels",
@@ -114,16 +116,22 @@ pub(crate) mod tests {
             ),
             (
                 "xl/workbook.xml",
-                format!("<workbook xmlns=\"{main}\" xmlns:r=\"{rel}\"><sheets><sheet name=\"Drucker\" sheetId=\"1\" r:id=\"r1\"/></sheets></workbook>"),
+                format!(
+                    "<workbook xmlns=\"{main}\" xmlns:r=\"{rel}\"><sheets><sheet name=\"Drucker\" sheetId=\"1\" r:id=\"r1\"/></sheets></workbook>"
+                ),
             ),
             ("xl/sharedStrings.xml", format!("<sst xmlns=\"{main}\">{strings}</sst>")),
             (
                 "xl/styles.xml",
-                format!("<styleSheet xmlns=\"{main}\"><cellXfs count=\"2\"><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/></cellXfs></styleSheet>"),
+                format!(
+                    "<styleSheet xmlns=\"{main}\"><cellXfs count=\"2\"><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/></cellXfs></styleSheet>"
+                ),
             ),
             (
                 "xl/worksheets/sheet1.xml",
-                format!("<worksheet xmlns=\"{main}\"><sheetData>{sheet_data}</sheetData><mergeCells><mergeCell ref=\"B2:B3\"/></mergeCells></worksheet>"),
+                format!(
+                    "<worksheet xmlns=\"{main}\"><sheetData>{sheet_data}</sheetData><mergeCells><mergeCell ref=\"B2:B3\"/></mergeCells></worksheet>"
+                ),
             ),
         ];
         let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -157,12 +165,19 @@ pub(crate) mod tests {
         let swollen = workbook(&" ".repeat(51 * 1024 * 1024), &[]);
         assert!(swollen.len() < 200_000, "small on the wire: {}", swollen.len());
         assert_eq!(read(&swollen), Err(TableError::Bomb));
-        let far = workbook("<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"1048576\"><c r=\"XFD1048576\"><v>1</v></c></row>", &[]);
+        let far = workbook(
+            "<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"1048576\"><c r=\"XFD1048576\"><v>1</v></c></row>",
+            &[],
+        );
         assert_eq!(read(&far), Err(TableError::TooManyColumns(1_048_576)));
-        let long: String = (1..=10_002).map(|row| format!("<row r=\"{row}\"><c r=\"A{row}\"><v>1</v></c></row>")).collect();
+        let long: String =
+            (1..=10_002).map(|row| format!("<row r=\"{row}\"><c r=\"A{row}\"><v>1</v></c></row>")).collect();
         assert_eq!(read(&workbook(&long, &[])), Err(TableError::TooManyRows));
         let (whole, half) = (workbook("", &[]), workbook("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>99</v></c>", &[]));
         assert_eq!(read(&whole[..whole.len() / 2]), Err(TableError::Workbook), "cut off");
-        assert!(read(&half).is_err() || read(&half).is_ok_and(|table| table.rows.is_empty()), "a string that is not there");
+        assert!(
+            read(&half).is_err() || read(&half).is_ok_and(|table| table.rows.is_empty()),
+            "a string that is not there"
+        );
     }
 }
