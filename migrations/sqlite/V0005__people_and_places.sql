@@ -53,6 +53,7 @@ ALTER TABLE devices ADD COLUMN registered_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE devices ADD COLUMN manifest_jkt BLOB CHECK (manifest_jkt IS NULL OR length(manifest_jkt) = 32);
 ALTER TABLE devices ADD COLUMN identify_until INTEGER;                    -- until then its next answer asks it to show itself
 CREATE INDEX devices_by_site ON devices (site, id);
+CREATE UNIQUE INDEX devices_by_manifest ON devices (manifest_jkt) WHERE manifest_jkt IS NOT NULL;
 
 -- Who may approve a device's sign-ins, if not everybody who may at its site (A-101).
 CREATE TABLE device_approvers (

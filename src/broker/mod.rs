@@ -3,6 +3,7 @@
 //! | file | does |
 //! | --- | --- |
 //! | [`registry`] | register, suspend, resume, retire devices; sites |
+//! | [`import`], [`bulk`] | many devices at once: lists of them, changes and their undoing |
 //! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
 //! | [`approval`] | open a code, show what is verified, decide (steps 4 and 5) |
@@ -33,7 +34,9 @@ use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
 pub mod approval;
+pub mod bulk;
 pub mod device_authorization;
+pub mod import;
 pub mod pacing;
 pub mod pairing;
 pub mod people;

@@ -56,6 +56,8 @@ events! {
     SiteAdded "site.added" Info "site added";
     SiteChanged "site.changed" Info "site changed";
     DeviceRegistered "device.registered" Info "device registered";
+    DevicesImported "devices.imported" Info "devices imported";
+    DeviceChanged "device.changed" Info "device changed";
     DeviceSuspended "device.suspended" Info "device suspended";
     DeviceResumed "device.resumed" Info "device resumed";
     DeviceRetired "device.retired" Info "device retired for ever";

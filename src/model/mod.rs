@@ -1,6 +1,7 @@
 //! The nouns: data and legal transitions. No I/O, no async, no clock; time is a parameter `now`.
 
 pub mod audit;
+pub mod change;
 pub mod columns;
 pub mod device;
 pub mod grant;

@@ -16,6 +16,7 @@ use crate::model::operator::Reach;
 use crate::store::{Result, StoreError};
 
 mod audit;
+mod bulk;
 mod devices;
 mod grants;
 mod operators;
