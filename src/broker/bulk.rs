@@ -166,6 +166,14 @@ impl Broker {
         Ok((devices, Vec::new()))
     }
 
+    /// May the caller begin with this? Asked before a person types a confirmation.
+    ///
+    /// # Errors
+    /// If it needs a fresh sign-in.
+    pub fn may_begin(&self, caller: &Caller, action: &BulkAction) -> Result<(), UseCaseError> {
+        if *action == BulkAction::Retire { self.must_be_fresh(caller) } else { Ok(()) }
+    }
+
     /// Changes many devices in one transaction. What can't be changed is told, and keeps nothing else from it.
     ///
     /// # Errors
@@ -176,13 +184,11 @@ impl Broker {
         selection: &Selection,
         action: &BulkAction,
     ) -> Result<Receipt, UseCaseError> {
+        self.may_begin(caller, action)?;
         let change = match action {
             BulkAction::Suspend => DeviceChange::Suspend,
             BulkAction::Resume => DeviceChange::Resume,
-            BulkAction::Retire => {
-                self.must_be_fresh(caller)?;
-                DeviceChange::Retire
-            }
+            BulkAction::Retire => DeviceChange::Retire,
             BulkAction::OpenPairing => DeviceChange::OpenWindow(self.now().plus(WINDOW_LIFETIME)),
             BulkAction::ClosePairing => DeviceChange::CloseWindow,
             BulkAction::Move(there) => DeviceChange::Move(self.checked_move(caller, there).await?),

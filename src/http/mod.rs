@@ -6,7 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`device_list`], [`bulk`], [`import`], [`labels`], [`device_edit`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -28,10 +28,16 @@ use crate::http::places::Places;
 pub mod approve;
 pub mod assets;
 pub mod audit;
+pub mod bulk;
 pub mod device;
+pub mod device_edit;
+pub mod device_list;
 pub mod devices;
 pub mod events;
 pub mod extract;
+pub mod filter;
+pub mod import;
+pub mod labels;
 pub mod lang;
 pub mod overview;
 pub mod pair;
@@ -40,6 +46,7 @@ pub mod present;
 pub mod qr;
 pub mod serve;
 pub mod sign_in;
+pub mod upload;
 pub mod views;
 
 /// What handlers share.
@@ -130,7 +137,15 @@ pub fn router(edge: Edge) -> Router {
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
-        .route("/devices", get(devices::list).post(devices::register))
+        .route("/devices", get(device_list::list).post(device_list::register))
+        .route("/devices/export.csv", get(device_list::export))
+        .route("/devices/bulk", get(bulk::begin_again).post(bulk::act))
+        .route("/devices/undo", post(bulk::undo))
+        .route("/devices/import", get(import::show).post(import::check).layer(import::body_limit()))
+        .route("/devices/import/register", post(import::register))
+        .route("/devices/import/template.csv", get(import::template))
+        .route("/devices/labels", get(labels::show))
+        .route("/devices/{id}/edit", get(device_edit::show).post(device_edit::change))
         .route("/devices/{id}", get(devices::show).post(devices::act))
         .route("/pair", get(pair::list).post(pair::window))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
