@@ -8,11 +8,21 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 26] = [
+const ROUTES: [(&str, &str); 36] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
     ("GET", "/devices/lobby-printer-01"),
+    ("GET", "/devices/lobby-printer-01/edit"),
+    ("POST", "/devices/lobby-printer-01/edit"),
+    ("GET", "/devices/export.csv"),
+    ("GET", "/devices/import"),
+    ("POST", "/devices/import"),
+    ("POST", "/devices/import/register"),
+    ("GET", "/devices/import/template.csv"),
+    ("POST", "/devices/bulk"),
+    ("POST", "/devices/undo"),
+    ("GET", "/devices/labels"),
     ("POST", "/devices/lobby-printer-01"),
     ("GET", "/pair"),
     ("POST", "/pair"),

@@ -26,6 +26,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 mod audit;
+mod bulk;
 mod devices;
 mod grants;
 mod operators;
@@ -305,6 +306,16 @@ macro_rules! contract {
                     a_site_is_changed_and_recorded
                     sites_are_many_and_reach_limits_what_is_told_a_080
                     the_pinned_key_is_the_current_one
+                }
+                bulk {
+                    a_list_is_registered_whole_or_not_at_all
+                    of_many_imports_of_one_list_at_once_one_is_done
+                    what_is_known_is_told_as_far_as_one_may_know_a_080
+                    many_are_changed_in_one_go_and_changed_back
+                    windows_and_places_of_many_go_back_to_what_they_were
+                    of_many_who_change_the_same_devices_at_once_one_did
+                    facts_are_changed_if_they_are_still_those_that_were_seen
+                    what_is_set_aside_is_taken_once_and_in_time
                 }
                 pairings {
                     windows_open_close_and_run_out
