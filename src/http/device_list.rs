@@ -227,7 +227,7 @@ fn done(name: String, receipt: Receipt) -> Done {
     if receipt.refused > 0 {
         lines.push(tn(count(receipt.refused), "{0} could not be changed:", "{0} could not be changed:"));
     }
-    let mut reasons: Vec<(String, String)> = receipt.reasons.into_iter().map(|(id, why)| (id, said(&why))).collect();
+    let mut reasons = receipt.reasons;
     let untold = receipt.refused.saturating_sub(reasons.len());
     if untold > 0 {
         reasons.push((String::new(), tf("and {0} more", &[&untold.to_string()])));
