@@ -55,6 +55,7 @@ ALTER TABLE devices ADD COLUMN identify_until INTEGER;                    -- unt
 ALTER TABLE devices ADD COLUMN stolen_at INTEGER;                         -- reported stolen then; until it is resumed or replaced
 CREATE INDEX devices_by_site ON devices (site, id);
 CREATE INDEX devices_by_floor ON devices (site, floor, state, jkt);        -- all that progress by floor is counted from
+CREATE UNIQUE INDEX devices_by_manifest ON devices (manifest_jkt) WHERE manifest_jkt IS NOT NULL;
 
 -- Who may approve a device's sign-ins, if not everybody who may at its site (A-101).
 CREATE TABLE device_approvers (

@@ -3,6 +3,7 @@
 //! | file | does |
 //! | --- | --- |
 //! | [`registry`] | register, suspend, resume, retire devices; sites |
+//! | [`import`], [`bulk`] | many devices at once: lists of them, changes and their undoing |
 //! | [`pairing`] | windows, requests, polls, confirmation (design section 3) |
 //! | [`field`], [`technicians`] | what people do before the devices: walk the floors, find one, let a technician in, replace it, report it stolen |
 //! | [`device_authorization`] | mint a code (design section 4, steps 1 to 3) |
@@ -50,6 +51,9 @@ pub mod approval;
 pub mod approvers;
 pub mod device_authorization;
 pub mod field;
+pub mod bulk;
+pub mod device_authorization;
+pub mod import;
 pub mod pacing;
 pub mod pairing;
 pub mod passkeys;

@@ -35,9 +35,7 @@ impl Broker {
             problems.push(format!("site '{}' is unknown", one_line(&facts.site)));
         }
         let id = DeviceId::new(id).map_err(|error| problems.push(error.to_string())).ok();
-        if id.as_ref().is_some_and(|id| is_phishing_client_id(id.as_str())) {
-            problems.push("this id belongs to an application that phishing kits use; choose another".into());
-        }
+        problems.extend(id.as_ref().and_then(|id| refused_id(id.as_str())).map(str::to_owned));
         let checked = match &id {
             Some(id) => {
                 facts.checked(id).map_err(|errors| problems.extend(errors.iter().map(ToString::to_string))).ok()
@@ -229,6 +227,20 @@ impl Broker {
         } else {
             Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(&site.id))))
         }
+    }
+}
+
+/// Pages that stand where a device's page would.
+const RESERVED_IDS: [&str; 4] = ["import", "labels", "bulk", "undo"];
+
+/// Why an id is not given although it is well formed.
+pub(super) fn refused_id(id: &str) -> Option<&'static str> {
+    if is_phishing_client_id(id) {
+        Some("this id belongs to an application that phishing kits use; choose another")
+    } else if RESERVED_IDS.contains(&id) {
+        Some("this id is the name of a page; choose another")
+    } else {
+        None
     }
 }
 

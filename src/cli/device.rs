@@ -9,6 +9,7 @@ use crate::broker::approvers::Approvers;
 use crate::cli::field::{self, FieldCommand};
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
+use crate::cli::{device_file, output};
 use crate::config::Config;
 use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
 use crate::secret::b64u;
@@ -35,6 +36,14 @@ pub enum DeviceCommand {
         #[arg(long, default_value_t = 1000)]
         limit: u32,
     },
+    /// Register all devices of a CSV or XLSX file, or none
+    Import(device_file::ImportArgs),
+    /// Print devices as CSV, in the columns of an import; formulas are neutralised
+    Export(device_file::ExportArgs),
+    /// Print an empty list with all columns and one example
+    Template,
+    /// Change what is known of a device; what is not given stays
+    Change(ChangeArgs),
     /// Stop a device; reversible. All that it holds is dead at once
     Suspend {
         /// Device id
@@ -111,6 +120,65 @@ pub struct AddArgs {
     site: String,
 }
 
+/// Arguments of `device change`.
+#[derive(Debug, clap::Args)]
+pub struct ChangeArgs {
+    /// Device id
+    id: String,
+    /// Kind; only before it is paired
+    #[arg(long)]
+    kind: Option<String>,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Serial number; only before it is paired
+    #[arg(long)]
+    serial: Option<String>,
+    /// Number on the organisation's sticker
+    #[arg(long)]
+    asset_tag: Option<String>,
+    /// Maker
+    #[arg(long)]
+    maker: Option<String>,
+    /// Model
+    #[arg(long)]
+    model: Option<String>,
+    /// Floor
+    #[arg(long)]
+    floor: Option<String>,
+    /// Room
+    #[arg(long)]
+    room: Option<String>,
+    /// Who answers for it
+    #[arg(long)]
+    owner: Option<String>,
+    /// Note
+    #[arg(long)]
+    note: Option<String>,
+    /// Site
+    #[arg(long)]
+    site: Option<String>,
+}
+
+impl ChangeArgs {
+    /// The facts after it.
+    fn applied(self, facts: DeviceFacts) -> DeviceFacts {
+        DeviceFacts {
+            kind: self.kind.unwrap_or(facts.kind),
+            site: self.site.unwrap_or(facts.site),
+            name: self.name.unwrap_or(facts.name),
+            serial: self.serial.unwrap_or(facts.serial),
+            asset_tag: self.asset_tag.unwrap_or(facts.asset_tag),
+            maker: self.maker.unwrap_or(facts.maker),
+            model: self.model.unwrap_or(facts.model),
+            floor: self.floor.unwrap_or(facts.floor),
+            room: self.room.unwrap_or(facts.room),
+            owner: self.owner.unwrap_or(facts.owner),
+            note: self.note.unwrap_or(facts.note),
+        }
+    }
+}
+
 /// Runs one.
 pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
@@ -121,6 +189,25 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note };
             broker.register_device(&caller, &id, facts).await?;
             id
+        }
+        DeviceCommand::Import(args) => return device_file::import(args, &broker, json).await,
+        DeviceCommand::Export(args) => {
+            if json && !args.is_csv() {
+                let (devices, _) = broker.devices(&caller, &args.query()).await?;
+                output::json(&devices.iter().map(as_json).collect::<Vec<_>>())?;
+            } else {
+                output::line(broker.export_devices(&caller, &args.query()).await?.trim_end())?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Template => {
+            output::line(broker.import_template().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Change(args) => {
+            let id = args.id.clone();
+            let facts = broker.device(&caller, &id).await?.facts;
+            broker.change_device_facts(&caller, &id, None, args.applied(facts)).await.map(|()| id)?
         }
         DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
         DeviceCommand::Resume { id, found: true } => broker.resume_stolen(&caller, &id, &id).await.map(|()| id)?,

@@ -14,6 +14,7 @@ mod audit;
 mod config;
 mod demo;
 mod device;
+mod device_file;
 mod doctor;
 mod field;
 mod keys;
@@ -51,7 +52,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the broker
     Serve(serve::ServeArgs),
-    /// Register, list, suspend, resume and retire devices
+    /// Register, list, import, export, suspend, resume and retire devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
     /// Open and close pairing, confirm what waits

@@ -10,7 +10,7 @@
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
 //! | `/technician`, `/technician/pair/{id}` | whoever holds a technician's code, for its one device | [`technician`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`device_list`], [`bulk`], [`import`], [`labels`], [`device_edit`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -36,11 +36,16 @@ pub mod approvers;
 pub mod assets;
 pub mod audit;
 pub mod chart;
+pub mod bulk;
 pub mod device;
 pub mod device_page;
-pub mod devices;
+pub mod device_edit;
+pub mod device_list;
 pub mod events;
 pub mod extract;
+pub mod filter;
+pub mod import;
+pub mod labels;
 pub mod lang;
 pub mod operators;
 pub mod overview;
@@ -55,6 +60,7 @@ pub mod setup;
 pub mod sign_in;
 pub mod technician;
 pub mod sso;
+pub mod upload;
 pub mod views;
 pub mod walk;
 
@@ -156,9 +162,17 @@ pub fn router(edge: Edge) -> Router {
         .route("/account", get(account::show).post(account::act))
         .route("/account/passkeys/begin", post(passkeys::begin_adding))
         .route("/account/passkeys/finish", post(passkeys::finish_adding))
-        .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{id}/approvers", get(approvers::show).post(approvers::change))
         .route("/devices/{id}", get(device_page::show).post(device_page::act))
+        .route("/devices", get(device_list::list).post(device_list::register))
+        .route("/devices/export.csv", get(device_list::export))
+        .route("/devices/bulk", get(bulk::begin_again).post(bulk::act))
+        .route("/devices/undo", post(bulk::undo))
+        .route("/devices/import", get(import::show).post(import::check).layer(import::body_limit()))
+        .route("/devices/import/register", post(import::register))
+        .route("/devices/import/template.csv", get(import::template))
+        .route("/devices/labels", get(labels::show))
+        .route("/devices/{id}/edit", get(device_edit::show).post(device_edit::change))
         .route("/pair", get(pair::list).post(pair::window))
         .route("/pair/walk", get(walk::show))
         .route("/pair/{id}", get(pair::show).post(pair::decide))

@@ -142,49 +142,6 @@ pub struct TimelineEntry {
     pub alert: bool,
 }
 
-/// What was typed into the form that registers a device.
-#[derive(Debug, Clone, Default)]
-pub struct DeviceForm {
-    /// Device id.
-    pub id: String,
-    /// Id of the kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-    /// Serial number.
-    pub serial: String,
-    /// Asset tag.
-    pub asset_tag: String,
-    /// Maker.
-    pub maker: String,
-    /// Model.
-    pub model: String,
-    /// Room.
-    pub room: String,
-    /// Note.
-    pub note: String,
-}
-
-/// Devices: search, list, register.
-#[derive(Debug, Clone, Template)]
-#[template(path = "devices.html")]
-pub struct DevicesPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// What is searched for; empty for all.
-    pub query: String,
-    /// Devices found.
-    pub rows: Vec<DeviceRow>,
-    /// How many there are to that search, shown or not.
-    pub total: u64,
-    /// Kinds to choose from: id and label.
-    pub kinds: Vec<(String, String)>,
-    /// Contents of the register form.
-    pub form: DeviceForm,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-}
-
 /// Which code does the device show?
 #[derive(Debug, Clone, Template)]
 #[template(path = "approve_entry.html")]

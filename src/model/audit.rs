@@ -75,6 +75,8 @@ events! {
     PolicyProposed "policy.proposed" Info "a change of the policy was proposed; a second person must confirm it";
     PolicyWithdrawn "policy.withdrawn" Info "a proposed change of the policy was withdrawn";
     DeviceRegistered "device.registered" Info "device registered";
+    DevicesImported "devices.imported" Info "devices imported";
+    DeviceChanged "device.changed" Info "device changed";
     DeviceSuspended "device.suspended" Info "device suspended";
     DeviceResumed "device.resumed" Info "device resumed";
     DeviceRetired "device.retired" Info "device retired for ever";

@@ -465,7 +465,7 @@ fn help_begins_with_what_to_do() {
     Commands:
       demo      See a device get paired and sign in, and an attacker get nothing
       serve     Run the broker
-      device    Register, list, suspend, resume and retire devices
+      device    Register, list, import, export, suspend, resume and retire devices
       pairing   Open and close pairing, confirm what waits
       site      Sites: their names, networks and rules
       policy    Kinds, resources and sites as a file: export, import, history

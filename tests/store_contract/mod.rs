@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 mod approvers;
 mod audit;
+mod bulk;
 mod devices;
 mod field;
 mod grants;
@@ -332,6 +333,16 @@ macro_rules! contract {
                     pairing_stopping_and_replacing_end_a_technicians_pass
                     replacing_ends_the_old_box_and_opens_for_the_new_one_in_one_step
                     a_stolen_device_is_stopped_once_and_stays_marked_until_it_is_let_on
+                }
+                bulk {
+                    a_list_is_registered_whole_or_not_at_all
+                    of_many_imports_of_one_list_at_once_one_is_done
+                    what_is_known_is_told_as_far_as_one_may_know_a_080
+                    many_are_changed_in_one_go_and_changed_back
+                    windows_and_places_of_many_go_back_to_what_they_were
+                    of_many_who_change_the_same_devices_at_once_one_did
+                    facts_are_changed_if_they_are_still_those_that_were_seen
+                    what_is_set_aside_is_taken_once_and_in_time
                 }
                 pairings {
                     windows_open_close_and_run_out

@@ -44,6 +44,7 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
                 include_str!("de/approval.po"),
                 include_str!("de/audit.po"),
                 include_str!("de/broker.po"),
+                include_str!("de/devices.po"),
                 include_str!("de/frame.po"),
                 include_str!("de/operators.po"),
                 include_str!("de/overview.po"),

@@ -228,7 +228,8 @@ impl DeviceStore for SqliteStore {
         const FILTER: &str = "(?1 = '' OR instr(lower(d.id || char(10) || d.name || char(10) || d.room || char(10) || d.serial || char(10) || d.asset_tag), ?1)) \
              AND (?2 IS NULL OR d.state = ?2) AND (?3 IS NULL OR d.kind = ?3) AND (?4 IS NULL OR d.site = ?4) AND (?5 IS NULL OR d.floor = ?5) \
              AND (?6 IS NULL OR d.site IN (SELECT value FROM json_each(?6)))";
-        let (text, state) = (query.text.trim().to_lowercase(), query.state.map(DeviceState::as_str));
+        // Only ASCII, as SQLite's `lower` does: else no text with a large umlaut would ever be found.
+        let (text, state) = (query.text.trim().to_ascii_lowercase(), query.state.map(DeviceState::as_str));
         let (kind, site, floor, reach) = (&query.kind, &query.site, &query.floor, json(reach));
         self.read(|connection| {
             let rows = all(

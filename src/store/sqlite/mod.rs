@@ -17,6 +17,7 @@ use crate::store::{Result, StoreError};
 
 mod approvers;
 mod audit;
+mod bulk;
 mod devices;
 mod field;
 mod grants;

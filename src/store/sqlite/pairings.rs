@@ -47,7 +47,7 @@ fn by_pairing_id(connection: &Connection, id: &PairingId) -> rusqlite::Result<Op
     first(connection, &sql, [id.as_str()], pairing_of_device)
 }
 
-fn window(connection: &Connection, subject: &str, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn window(connection: &Connection, subject: &str, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let closes_at = first(
         connection,
         "SELECT closes_at FROM pairing_windows WHERE subject = ? AND closes_at > ?",
