@@ -46,7 +46,10 @@ impl Broker {
         let sites = self.store.sites(&reach).await?;
         let places: Vec<Place> =
             sites.into_iter().map(|site| Place { may_register: may_register(&site.id), site }).collect();
-        let (kinds, defaults) = (self.kinds().to_vec(), defaults.clone());
+        let (kinds, defaults) = (
+            self.kinds().iter().map(|kind| crate::model::kind::Kind::clone(kind)).collect::<Vec<_>>(),
+            defaults.clone(),
+        );
         // Ten thousand rows take a moment, which others must not wait for.
         let work = tokio::task::spawn_blocking(move || {
             let table = spreadsheet::read(&file)?;

@@ -49,10 +49,9 @@ pub mod access_token;
 pub mod administration;
 pub mod approval;
 pub mod approvers;
-pub mod device_authorization;
-pub mod field;
 pub mod bulk;
 pub mod device_authorization;
+pub mod field;
 pub mod import;
 pub mod pacing;
 pub mod pairing;
@@ -260,7 +259,15 @@ impl Caller {
     /// Whoever has a shell on this machine.
     pub fn command_line() -> Self {
         let rights = Rights::everywhere(Role::Admin);
-        Self { actor: Actor::CommandLine, rights, operator: None, proved_at: None, session: None, peer: None, only_device: None }
+        Self {
+            actor: Actor::CommandLine,
+            rights,
+            operator: None,
+            proved_at: None,
+            session: None,
+            peer: None,
+            only_device: None,
+        }
     }
 
     /// Which sites the caller may know of.

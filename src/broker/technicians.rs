@@ -54,6 +54,7 @@ impl Pass {
             operator: None,
             proved_at: None,
             peer,
+            session: None,
             only_device: Some(self.device.id.clone()),
         }
     }

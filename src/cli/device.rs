@@ -7,7 +7,6 @@ use serde_json::json;
 use crate::broker::Caller;
 use crate::broker::approvers::Approvers;
 use crate::cli::field::{self, FieldCommand};
-use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::cli::{device_file, output};
 use crate::config::Config;

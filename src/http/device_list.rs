@@ -156,7 +156,7 @@ async fn list_page(
 
 /// A kind as people call it.
 pub fn label(edge: &Edge, kind: &str) -> String {
-    said(edge.broker().kind(kind).map_or(kind, |found| &found.label))
+    said(&edge.broker().kind(kind).map_or_else(|| kind.to_owned(), |found| found.label.clone()))
 }
 
 /// Where a device is, in one line: `Berlin · 2nd floor · 2.14`.

@@ -135,7 +135,7 @@ async fn device_page(
         announced: announced.map(|jkt| PinnedKey::short(&jkt)),
         stolen: device.stolen_at.map(|stolen_at| when(stolen_at, now)),
         asked: device.identify_until.is_some_and(|until| now < until),
-        policy: broker.kind(&device.facts.kind).map(policy).unwrap_or_default(),
+        policy: broker.kind(&device.facts.kind).map(|kind| policy(&kind)).unwrap_or_default(),
         window: window.map(|closes_at| when(closes_at, now)),
         pairings: pairings.iter().map(|found| pending_pairing(found, now)).collect(),
         timeline: records.iter().map(|record| timeline_entry(record, now)).collect(),

@@ -267,6 +267,8 @@ impl PageForm {
         let mut all: Vec<_> = typed.map(|(name, value)| (name.clone(), value.clone())).collect();
         all.sort_unstable();
         all
+    }
+
     /// What was ticked: the rest of the names of all fields that begin so. A field of one name could stand only once.
     pub fn ticked(&self, beginning: &str) -> Vec<String> {
         let mut ticked: Vec<String> =

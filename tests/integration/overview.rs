@@ -79,7 +79,15 @@ impl TestBroker {
         let people = self.broker.operators().await.unwrap();
         let person = people.into_iter().find(|person| person.name == name).unwrap();
         let actor = pairgate::model::audit::Actor::Operator(person.name);
-        Caller { actor, rights: person.rights, operator: Some(person.id), proved_at: None, session: None, peer: None }
+        Caller {
+            actor,
+            rights: person.rights,
+            operator: Some(person.id),
+            proved_at: None,
+            session: None,
+            peer: None,
+            only_device: None,
+        }
     }
 }
 

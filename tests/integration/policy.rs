@@ -24,6 +24,7 @@ fn admin(test: &TestBroker, name: &str) -> Caller {
         operator: Some(pairgate::id::OperatorId(7)),
         proved_at: Some(test.broker.now()),
         session: None,
+        only_device: None,
         peer: None,
     }
 }

@@ -27,6 +27,7 @@ impl TestBroker {
             operator: Some(person.id),
             proved_at: Some(self.clock.now()),
             session: None,
+            only_device: None,
             peer: None,
         }
     }
