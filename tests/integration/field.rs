@@ -470,3 +470,21 @@ async fn walks_a_floor_on_a_phone() {
 async fn walks_a_floor_at_a_desk_in_the_dark() {
     walks_a_floor(Look::DESK.dark()).await;
 }
+
+#[tokio::test]
+async fn the_pages_of_the_floors_speak_german() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    test.register("printer-01", "printer").await;
+    let german = ("accept-language", "de-AT, en;q=0.5");
+    for (path, said) in [
+        ("/pair", "Warten auf Kopplung"),
+        ("/pair/walk", "0 von 1 gekoppelt"),
+        ("/devices/printer-01", "Dieses Gerät ersetzen"),
+        ("/technician/codes", "Codes zum Drucken erstellen"),
+        ("/technician", "Als Techniker koppeln"),
+    ] {
+        let page = dana.get_with(path, &[german]).await.body;
+        assert!(page.contains(said) && page.contains("<html lang=\"de\">"), "{path}: {page}");
+    }
+}
