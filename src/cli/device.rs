@@ -17,7 +17,7 @@ use crate::store::{AuditQuery, DeviceQuery};
 #[derive(Debug, clap::Subcommand)]
 pub enum DeviceCommand {
     /// Register a device: from now on it is expected
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Show one device and its history
     Show {
         /// Device id
@@ -111,7 +111,7 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
     let caller = Caller::command_line();
     let changed = match command {
         DeviceCommand::Add(args) => {
-            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = args;
+            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = *args;
             let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note };
             broker.register_device(&caller, &id, facts).await?;
             id

@@ -343,6 +343,7 @@ async fn the_key_of_a_database_of_the_first_version_is_its_current_es256_key() {
 }
 
 /// The overview asks for this with every change, so it must not read the records themselves.
+#[allow(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
 #[tokio::test]
 async fn a_series_over_100_000_records_is_counted_from_indexes_in_a_moment() {
     let bench = Bench::new(backends::sqlite);
