@@ -73,7 +73,7 @@ CREATE INDEX grants_decided ON grants (device, decided_by) WHERE decided_by IS N
 -- Charts count by time and site, without a look at the records themselves.
 DROP INDEX audit_signed_in;
 CREATE INDEX audit_signed_in ON audit (at, device) WHERE event = 'token.issued';
-CREATE INDEX audit_refused ON audit (at, device) WHERE severity <> 'info';
+CREATE INDEX audit_refused ON audit (at, device, severity) WHERE severity <> 'info';
 
 -- A technician without an account pairs exactly one device with one code.
 CREATE TABLE technician_codes (

@@ -72,8 +72,10 @@ pub async fn list(State(edge): State<Edge>, signed_in: SignedIn, PageQuery(posit
         Err(error) => return unavailable(&error),
     };
     let now = edge.broker().now();
+    let is_full = records.len() == usize::try_from(ROWS).unwrap_or(usize::MAX);
     let number = |id: i64| u64::try_from(id).unwrap_or(0);
-    let older = records.last().filter(|last| last.id > 1).map(|last| format!("{}{}", last.id, filter.query()));
+    let older =
+        records.last().filter(|last| is_full && last.id > 1).map(|last| format!("{}{}", last.id, filter.query()));
     let rows = records
         .iter()
         .map(|record| AuditRow {

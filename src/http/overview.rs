@@ -41,8 +41,8 @@ pub struct OverviewPage {
     pub sign_ins: Vec<PendingSignIn>,
     /// One sentence for each site that is quiet now.
     pub quiet: Vec<String>,
-    /// Names of sites where two persons could be asked for, if the reader may.
-    pub offer_two_persons: Vec<String>,
+    /// Names of sites where two persons could be asked for, if the reader may; empty if there are none.
+    pub offer_two_persons: String,
     /// Sign-ins today.
     pub signed_in_today: u64,
     /// Refusals today.
@@ -146,7 +146,7 @@ async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, Sto
         windows,
         sign_ins: grants.iter().map(|found| pending_sign_in(found, signed_in, now)).collect(),
         quiet,
-        offer_two_persons: broker.sites_without_two_persons(&caller).await?,
+        offer_two_persons: broker.sites_without_two_persons(&caller).await?.join(", "),
         signed_in_today,
         refused_today,
         charts: charts(edge, &caller, now).await?,

@@ -21,7 +21,8 @@ pub struct AuditBucket {
 /// Counts over time and devices that need a hand.
 #[async_trait]
 pub trait OverviewStore: Send + Sync {
-    /// Sign-ins and refusals from `since` on, in spans of so many milliseconds that begin at `since`; oldest first, without those in which nothing happened.
+    /// Sign-ins and refusals from `since` on, in spans of so many milliseconds that begin at `since`; oldest first, without those in which nothing happened;
+    /// at most the first 1,000 spans.
     async fn audit_series(&self, since: Timestamp, bucket_ms: i64, reach: &Reach) -> Result<Vec<AuditBucket>>;
     /// Suspended devices, and active ones that were not heard of since `unseen_since`: by id, at most `limit`, and how many there are.
     async fn devices_in_need(&self, unseen_since: Timestamp, limit: u32, reach: &Reach) -> Result<(Vec<Device>, u64)>;

@@ -201,3 +201,27 @@ async fn overview_and_alerts_look_right_and_follow_at_a_desk() {
 async fn overview_and_alerts_look_right_and_follow_on_a_phone_in_the_dark() {
     overview_looks_right_and_follows(Look::PHONE.dark()).await;
 }
+
+#[tokio::test]
+async fn pages_of_this_part_speak_german() {
+    let test = TestBroker::start().await;
+    a_busy_day(&test).await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let mut device = test.paired("lobby-printer-01", "printer").await;
+    let code = device.request_code(None, None).await.unwrap().user_code;
+    let path = dana.post("/approve", &[("user_code", &code)]).await.header("location").unwrap().to_owned();
+    for (page, words) in [
+        ("/", ["Anmeldungen, letzte 24 Stunden", "Warten auf Anmeldung", "2 insgesamt"]),
+        ("/alerts", ["Alarme: jemand sollte hinsehen", "tragen Sie es ein und koppeln Sie es", "Nur Abweisungen"]),
+        (
+            "/devices/lobby-printer-01/approvers",
+            ["Wer es freigeben darf", "Jeder, der an seinem Standort", "Auf die Liste setzen"],
+        ),
+        (path.as_str(), ["Anmeldung zulassen: printer?", "Melden und Gerät sperren", "Scans in den Scan-Ordner legen"]),
+    ] {
+        let answer = dana.get_with(page, &[("accept-language", "de")]).await;
+        for said in words {
+            assert!(answer.body.contains(said), "{page}: no '{said}' in {}", answer.body);
+        }
+    }
+}

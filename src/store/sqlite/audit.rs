@@ -123,7 +123,8 @@ impl AuditStore for SqliteStore {
 
     async fn audit_counts(&self, since: Timestamp, reach: &Reach) -> Result<(u64, u64)> {
         let sites = json(reach);
-        let of_sites = if sites.is_some() { OF_SITES } else { "(?5 IS NULL OR TRUE)" };
+        // By time, and not by device: the plus.
+        let of_sites = if sites.is_some() { format!("+{OF_SITES}") } else { "(?5 IS NULL OR TRUE)".into() };
         self.read(|connection| {
             let count = |condition: &str| {
                 let sql = format!("SELECT count(*) FROM audit WHERE {condition} AND at >= ?1 AND {of_sites}");
