@@ -23,19 +23,10 @@ use crate::support::marked::{
 const LANGUAGES: &str = "src/http/lang";
 
 /// Templates that are not converted yet.
-const TEMPLATES_TO_COME: [&str; 8] = [
-    "approve.html",
-    "approve_done.html",
-    "device.html",
-    "devices.html",
-    "overview.html",
-    "pair.html",
-    "pair_done.html",
-    "pair_list.html",
-];
+const TEMPLATES_TO_COME: [&str; 0] = [];
 
 /// Pages whose Rust is not converted yet.
-const PAGES_TO_COME: [&str; 3] = ["devices.rs", "overview.rs", "pair.rs"];
+const PAGES_TO_COME: [&str; 0] = [];
 
 /// What of `src/http` speaks to programs, in English only: files and folders.
 const FOR_PROGRAMS: [&str; 9] =
