@@ -90,7 +90,7 @@ impl Broker {
         }
         let owner = &session.operator;
         let known = self.store.passkeys_of(owner.id).await?;
-        let known = known.into_iter().map(|passkey| passkey.credential.into()).collect();
+        let known = known.into_iter().map(|passkey| passkey.credential).collect();
         let handle = Uuid::from_bytes(self.passkey_handle(owner.id));
         let (challenge, registration) = webauthn
             .start_passkey_registration(handle, &owner.name, &owner.name, Some(known))

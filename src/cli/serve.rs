@@ -289,3 +289,22 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     running.stop().await;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_issuer_on_this_machine_alone_is_a_name() {
+        for (listen, public_url, expected) in [
+            ("127.0.0.1:8628", None, "http://localhost:8628/"),
+            ("[::1]:8628", None, "http://localhost:8628/"),
+            ("127.0.0.2:8628", None, "http://127.0.0.2:8628/"),
+            ("127.0.0.1:8628", Some("http://127.0.0.1:8628"), "http://127.0.0.1:8628/"),
+            ("127.0.0.1:8628", Some("https://pairgate.example.org"), "https://pairgate.example.org/"),
+        ] {
+            let config = Config { public_url: public_url.map(|url| url.parse().unwrap()), ..Config::default() };
+            assert_eq!(issuer(&config, listen.parse().unwrap()).unwrap().as_str(), expected, "{listen}");
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! The ceremonies of passkeys, asked for by `passkey.js` in JSON: begin, then finish with what the browser made. Refusals are `{"error": …}` with a sentence.
 
-use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -48,7 +47,7 @@ impl FromRequest<Edge> for Asked {
         if media != Some("application/json") {
             return Err(not_ours());
         }
-        let SmallBody(body) = SmallBody::from_request(Request::new(Body::from(body)), edge)
+        let SmallBody(body) = SmallBody::from_request(Request::new(body), edge)
             .await
             .map_err(|(status, what)| refused(status, what.to_owned()))?;
         let sent = serde_json::from_slice(&body).map_err(|_| not_ours())?;

@@ -91,7 +91,7 @@ fn people_the_site_and_configuration_by_commands() {
         json(data, &["operator", "link", "dana"])["url"]
             .as_str()
             .unwrap()
-            .starts_with("http://127.0.0.1:8628/sign-in?token=")
+            .starts_with("http://localhost:8628/sign-in?token=")
     );
     json(data, &["operator", "disable", "dana"]);
     refused(data, &["operator", "link", "dana"], 1, "there is no operator 'dana'");

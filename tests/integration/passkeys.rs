@@ -348,6 +348,7 @@ async fn a_disabled_person_is_out_at_once_and_stays_out() {
     let (within, options) = begin(&test.passer_by(), SIGN_IN, &json!({})).await;
     let credential = key.get(&key.honest(&test.issuer, &options));
     assert_eq!(dana.get("/account").await.status, 200);
+    test.broker.add_operator(&Caller::command_line(), "another-admin", Role::Admin).await.unwrap();
     test.broker.disable_operator(&Caller::command_line(), "dana").await.unwrap();
     for path in ["/", "/account", "/devices", "/sign-in/again"] {
         assert_eq!(dana.get(path).await.header("location"), Some("/sign-in"), "{path}");
@@ -379,4 +380,27 @@ async fn whoever_came_by_a_link_is_offered_a_passkey_until_there_is_one() {
     let mut key = Authenticator::new();
     assert_eq!(add_as(&dana, &mut key, |_| {}).await.status, 200);
     assert!(!dana.get("/").await.body.contains("/account#passkeys"));
+}
+
+#[tokio::test]
+async fn the_number_of_an_address_with_a_name_gets_the_advice_and_nothing_else_a_087() {
+    let test = TestBroker::at_localhost().await;
+    let number = test.issuer.replace("localhost", "127.0.0.1");
+    for path in ["/", "/sign-in", "/account"] {
+        let answer = test.wire.send(test.wire.get(&format!("{number}{path}"))).await.unwrap();
+        assert_eq!(answer.status, 421, "{path}");
+        assert!(answer.body.contains(&test.issuer), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_account_page_and_its_refusals_speak_german() {
+    let test = TestBroker::at_localhost().await;
+    let mut dana = test.visitor("dana", Role::Admin).await;
+    dana.headers = vec![("accept-language".into(), "de".into())];
+    let page = dana.get("/account").await.body;
+    assert!(page.contains("Ihr Konto") && page.contains("Administrator, an allen Standorten"), "{page}");
+    assert!(dana.get("/sign-in").await.body.contains("Mit Passkey anmelden"));
+    let answer = use_as(&dana, &Authenticator::new(), |_| {}).await;
+    assert!(told(&answer).starts_with("Dieser Passkey öffnet hier nichts"), "{}", answer.body);
 }
