@@ -40,6 +40,7 @@ impl Session {
             proved_at: Some(self.fresh_at),
             session: Some(self.hash),
             peer,
+            only_device: None,
         }
     }
 }
@@ -77,11 +78,6 @@ fn last_administrator(name: &str) -> UseCaseError {
 }
 
 impl Broker {
-    /// Has the person of this session proved lately who it is?
-    pub fn is_fresh(&self, session: &Session) -> bool {
-        self.now().since(session.fresh_at) <= FRESH
-    }
-
     /// For what is dangerous: a session that was taken over, or left open, is not enough.
     ///
     /// # Errors

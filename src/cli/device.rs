@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::broker::Caller;
-use crate::cli::output;
+use crate::broker::approvers::Approvers;
+use crate::cli::field::{self, FieldCommand};
 use crate::cli::serve::broker_beside;
+use crate::cli::{device_file, output};
 use crate::config::Config;
 use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
 use crate::secret::b64u;
@@ -16,7 +18,7 @@ use crate::store::{AuditQuery, DeviceQuery};
 #[derive(Debug, clap::Subcommand)]
 pub enum DeviceCommand {
     /// Register a device: from now on it is expected
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Show one device and its history
     Show {
         /// Device id
@@ -33,6 +35,14 @@ pub enum DeviceCommand {
         #[arg(long, default_value_t = 1000)]
         limit: u32,
     },
+    /// Register all devices of a CSV or XLSX file, or none
+    Import(device_file::ImportArgs),
+    /// Print devices as CSV, in the columns of an import; formulas are neutralised
+    Export(device_file::ExportArgs),
+    /// Print an empty list with all columns and one example
+    Template,
+    /// Change what is known of a device; what is not given stays
+    Change(ChangeArgs),
     /// Stop a device; reversible. All that it holds is dead at once
     Suspend {
         /// Device id
@@ -42,7 +52,23 @@ pub enum DeviceCommand {
     Resume {
         /// Device id
         id: String,
+        /// It was reported stolen, is back, and was in nobody else's hands
+        #[arg(long)]
+        found: bool,
     },
+    /// Show or change who may approve a device's sign-ins, if not everybody who may at its site
+    Approvers {
+        /// Device id
+        id: String,
+        /// Put this person on its list; may be repeated. From then on only who is on it may
+        #[arg(long, value_name = "NAME")]
+        add: Vec<String>,
+        /// Take this person off its list; may be repeated
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
+    },
+    #[command(flatten)]
+    Field(FieldCommand),
     /// Take a device out for ever; its id and key are never accepted again
     Retire {
         /// Device id
@@ -93,25 +119,118 @@ pub struct AddArgs {
     site: String,
 }
 
+/// Arguments of `device change`.
+#[derive(Debug, clap::Args)]
+pub struct ChangeArgs {
+    /// Device id
+    id: String,
+    /// Kind; only before it is paired
+    #[arg(long)]
+    kind: Option<String>,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Serial number; only before it is paired
+    #[arg(long)]
+    serial: Option<String>,
+    /// Number on the organisation's sticker
+    #[arg(long)]
+    asset_tag: Option<String>,
+    /// Maker
+    #[arg(long)]
+    maker: Option<String>,
+    /// Model
+    #[arg(long)]
+    model: Option<String>,
+    /// Floor
+    #[arg(long)]
+    floor: Option<String>,
+    /// Room
+    #[arg(long)]
+    room: Option<String>,
+    /// Who answers for it
+    #[arg(long)]
+    owner: Option<String>,
+    /// Note
+    #[arg(long)]
+    note: Option<String>,
+    /// Site
+    #[arg(long)]
+    site: Option<String>,
+}
+
+impl ChangeArgs {
+    /// The facts after it.
+    fn applied(self, facts: DeviceFacts) -> DeviceFacts {
+        DeviceFacts {
+            kind: self.kind.unwrap_or(facts.kind),
+            site: self.site.unwrap_or(facts.site),
+            name: self.name.unwrap_or(facts.name),
+            serial: self.serial.unwrap_or(facts.serial),
+            asset_tag: self.asset_tag.unwrap_or(facts.asset_tag),
+            maker: self.maker.unwrap_or(facts.maker),
+            model: self.model.unwrap_or(facts.model),
+            floor: self.floor.unwrap_or(facts.floor),
+            room: self.room.unwrap_or(facts.room),
+            owner: self.owner.unwrap_or(facts.owner),
+            note: self.note.unwrap_or(facts.note),
+        }
+    }
+}
+
 /// Runs one.
 pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
     let caller = Caller::command_line();
     let changed = match command {
         DeviceCommand::Add(args) => {
-            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = args;
+            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = *args;
             let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note };
             broker.register_device(&caller, &id, facts).await?;
             id
         }
+        DeviceCommand::Import(args) => return device_file::import(args, &broker, json).await,
+        DeviceCommand::Export(args) => {
+            if json && !args.is_csv() {
+                let (devices, _) = broker.devices(&caller, &args.query()).await?;
+                output::json(&devices.iter().map(as_json).collect::<Vec<_>>())?;
+            } else {
+                output::line(broker.export_devices(&caller, &args.query()).await?.trim_end())?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Template => {
+            output::line(broker.import_template().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Change(args) => {
+            let id = args.id.clone();
+            let facts = broker.device(&caller, &id).await?.facts;
+            broker.change_device_facts(&caller, &id, None, args.applied(facts)).await.map(|()| id)?
+        }
         DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
-        DeviceCommand::Resume { id } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: true } => broker.resume_stolen(&caller, &id, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: false } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Field(command) => match field::run(command, &broker, &caller, json).await? {
+            Some(changed) => changed,
+            None => return Ok(ExitCode::SUCCESS),
+        },
         DeviceCommand::Retire { id, for_ever } => {
             anyhow::ensure!(
                 for_ever,
                 "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever"
             );
             broker.retire_device(&caller, &id).await.map(|()| id)?
+        }
+        DeviceCommand::Approvers { id, add, remove } => {
+            for name in &add {
+                broker.add_approver(&caller, &id, name).await?;
+            }
+            for name in &remove {
+                broker.remove_approver(&caller, &id, name).await?;
+            }
+            approvers(&broker.approvers(&caller, &id).await?, json)?;
+            return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::List { text, state, limit } => {
             let state = state
@@ -156,6 +275,21 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
+fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
+    let Approvers { device, listed, others } = approvers;
+    if json {
+        return output::json(&json!({"device": device.id, "approvers": listed, "restricted": !listed.is_empty()}));
+    }
+    if listed.is_empty() {
+        let who = if others.is_empty() { "nobody yet".into() } else { others.join(", ") };
+        return output::line(&format!(
+            "everybody who may approve at {} may approve {}: {who}",
+            device.facts.site, device.id
+        ));
+    }
+    output::line(&format!("only these may approve {}: {}", device.id, listed.join(", ")))
+}
+
 fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&devices.iter().map(as_json).collect::<Vec<_>>());
@@ -191,7 +325,9 @@ fn show(device: &Device) -> anyhow::Result<()> {
         ("name", facts.name.clone()),
         ("kind", facts.kind.clone()),
         ("site", facts.site.clone()),
+        ("floor", facts.floor.clone()),
         ("room", facts.room.clone()),
+        ("owner", facts.owner.clone()),
         ("asset tag", facts.asset_tag.clone()),
         ("serial", facts.serial.clone()),
         ("maker", facts.maker.clone()),
@@ -206,6 +342,8 @@ fn show(device: &Device) -> anyhow::Result<()> {
                 .as_ref()
                 .map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by)),
         ),
+        ("announced key", device.manifest_jkt.map_or_else(String::new, |jkt| b64u(&jkt))),
+        ("stolen", device.stolen_at.map_or_else(String::new, |stolen_at| stolen_at.rfc3339())),
         ("last seen", device.seen_at.map_or_else(String::new, |seen_at| seen_at.rfc3339())),
     ])
 }
@@ -216,6 +354,7 @@ fn as_json(device: &Device) -> serde_json::Value {
         "key": device.key.as_ref().map(|key| json!({
             "jkt": b64u(&key.jkt), "assurance": key.assurance, "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by,
         })),
+        "announced_jkt": device.manifest_jkt.map(|jkt| b64u(&jkt)), "stolen_at": device.stolen_at.map(|stolen_at| stolen_at.rfc3339()),
         "seen_at": device.seen_at.map(|seen_at| seen_at.rfc3339()),
     })
 }

@@ -22,6 +22,7 @@ use crate::config::{ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
+use crate::model::kind::Kind;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
@@ -71,13 +72,15 @@ pub async fn open_broker(
     let sso = config.sso.clone().map(Sso::load).transpose()?;
     let policy = Policy {
         sso,
-        kinds: config.kinds.clone(),
-        resources: config.resources.clone(),
+        kinds: Kind::built_in(),
+        resources: Vec::new(),
+        file: config.policy.clone(),
         mtls_url,
         client_trust: client_trust(client)?,
         attestation_roots,
         signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
         signing_key_lifetime: config.signing_key_lifetime,
+        address_file: Some(config.address_file.clone()),
         ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
     };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };

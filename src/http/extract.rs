@@ -22,6 +22,8 @@ use crate::oauth::form::Form;
 
 /// No request of ours has a larger body.
 pub const MAX_BODY: usize = 16 * 1024;
+/// Fields of a form of ours: a page of ticked rows among them.
+const MAX_FIELDS: usize = 128;
 /// A body must have arrived after this long.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// `__Host-`: only over TLS (or loopback), only this host, whole site.
@@ -258,6 +260,22 @@ impl PageForm {
     pub fn field(&self, name: &str) -> String {
         self.fields.get(name).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
+
+    /// All fields but the token, by name, as they were typed.
+    pub fn all(&self) -> Vec<(String, String)> {
+        let typed = self.fields.iter().filter(|(name, _)| name.as_str() != "csrf");
+        let mut all: Vec<_> = typed.map(|(name, value)| (name.clone(), value.clone())).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What was ticked: the rest of the names of all fields that begin so. A field of one name could stand only once.
+    pub fn ticked(&self, beginning: &str) -> Vec<String> {
+        let mut ticked: Vec<String> =
+            self.fields.keys().filter_map(|name| name.strip_prefix(beginning)).map(str::to_owned).collect();
+        ticked.sort_unstable();
+        ticked
+    }
 }
 
 impl FromRequest<Edge> for PageForm {
@@ -272,7 +290,7 @@ impl FromRequest<Edge> for PageForm {
         }
         let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
         // A field that stands twice makes two readings possible; no page of ours sends one.
-        let Ok(form) = Form::parse(&body) else { return Err(present::refused_form()) };
+        let Ok(form) = Form::parse_at_most(&body, MAX_FIELDS) else { return Err(present::refused_form()) };
         let is_ours = form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token));
         if is_ours { Ok(Self { signed_in, fields: form.into_fields() }) } else { Err(present::refused_form()) }
     }

@@ -47,10 +47,10 @@ fn blank(edge: &Edge) -> SignInPage {
         chrome: bare_chrome(&t("Sign in")),
         passkeys: edge.broker().has_passkeys(),
         script: &ASSETS.passkey.href,
+        sso: edge.broker().sso_label().map(str::to_owned),
         token: None,
         name: None,
         problem: None,
-        sso: edge.broker().sso_label().map(str::to_owned),
     }
 }
 
@@ -112,7 +112,7 @@ pub async fn again(
 ) -> Response {
     let (broker, session) = (edge.broker(), &signed_in.session);
     let back = back.filter(|path| is_own_path(path)).unwrap_or_else(|| "/".into());
-    if broker.is_fresh(session) {
+    if broker.is_fresh(&signed_in.caller()) {
         return Redirect::to(&back).into_response();
     }
     let passkeys = match broker.passkeys(session).await {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 9] = [
     &["clock", "id", "secret"],
     &["oauth"],
-    &["model", "telemetry"],
+    &["model", "spreadsheet", "telemetry"],
     &["store", "config", "tls"],
     &["device_auth", "upstream"],
     &["resource"],

@@ -4,7 +4,7 @@ use pairgate::id::OperatorId;
 use pairgate::model::operator::{Role, SESSION_ABSOLUTE, SESSION_IDLE, SignInMethod};
 use pairgate::store::{MAX_CEREMONIES, NewSession, Redemption};
 
-use super::{Bench, at, bytes, how_many, session_of, when};
+use super::{ALONE, Bench, at, bytes, how_many, session_of, when};
 
 fn by(method: SignInMethod, name: &str) -> NewSession {
     NewSession { method, ..session_of(&bytes(name)) }
@@ -78,7 +78,7 @@ pub async fn signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047(
     assert_eq!(store.sessions_of(emil, at(6)).await.unwrap().len(), 1, "nobody else's");
 
     let redeem = async |device: &pairgate::model::device::Device, grant| {
-        store.redeem_grant(grant, &device.key.as_ref().unwrap().jkt, None, &when(7)).await.unwrap()
+        store.redeem_grant(grant, &device.key.as_ref().unwrap().jkt, None, ALONE, &when(7)).await.unwrap()
     };
     assert_eq!(redeem(&first, before).await, Redemption::ApproverLost);
     assert_eq!(redeem(&first, before).await, Redemption::Lost, "denied for good");

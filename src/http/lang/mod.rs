@@ -40,9 +40,18 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
             name: "Deutsch",
             plural,
             texts: Texts::parse(&[
-                include_str!("de/frame.po"),
                 include_str!("de/account.po"),
+                include_str!("de/approval.po"),
+                include_str!("de/audit.po"),
+                include_str!("de/broker.po"),
+                include_str!("de/devices.po"),
+                include_str!("de/frame.po"),
                 include_str!("de/operators.po"),
+                include_str!("de/overview.po"),
+                include_str!("de/pairing.po"),
+                include_str!("de/settings.po"),
+                include_str!("de/setup.po"),
+                include_str!("de/sign_ins.po"),
             ]),
         },
     ]
@@ -159,17 +168,21 @@ pub fn said(line: &str) -> String {
     line.to_owned()
 }
 
-/// Puts values into holes. In one pass: a value with `{1}` in it is text like any other.
+/// Puts values into holes. In one pass: a value with `{1}` in it is text like any other. A value is what it is, in every language; only where a translation
+/// says `{0|t}`, it is a line of ours itself (a state, a role) and translated as well.
 fn fill(text: String, values: &[&str]) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
-        let value =
-            after.split_once('}').and_then(|(hole, after)| Some((*values.get(hole.parse::<usize>().ok()?)?, after)));
+        let value = after.split_once('}').and_then(|(hole, after)| {
+            let number = hole.strip_suffix("|t").unwrap_or(hole);
+            let value = *values.get(number.parse::<usize>().ok()?)?;
+            Some((if number == hole { value.to_owned() } else { said(value) }, after))
+        });
         match value {
             Some((value, after)) => {
-                filled.push_str(value);
+                filled.push_str(&value);
                 rest = after;
             }
             None => {
@@ -270,6 +283,20 @@ mod tests {
         assert_eq!(fill("{1}, {0}: {x} {".into(), &["a{1}", "b"]), "b, a{1}: {x} {");
         assert_eq!(tn(1, "{0} device", "{0} devices"), "1 device");
         assert_eq!(tn(3, "{0} device", "{0} devices"), "3 devices");
+    }
+
+    /// Else a line would be shown as another that happens to fit.
+    #[test]
+    fn each_line_with_holes_is_found_as_itself() {
+        for language in LANGUAGES.iter().skip(1) {
+            let lines = &language.texts.holed;
+            assert!(lines.len() > 50, "{}: {}", language.code, lines.len());
+            for (pieces, translation) in lines {
+                let line = pieces.join("x");
+                let found = lines.iter().find(|(pieces, _)| filled(&line, pieces).is_some());
+                assert_eq!(found.map(|(_, translation)| translation), Some(translation), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
+use pairgate::config::policy::PolicyTables;
 use pairgate::device_auth::mtls::ClientTrust;
 use pairgate::http::serve::Door;
 use pairgate::http::{Edge, Sides, serve};
@@ -34,6 +35,7 @@ pub mod authenticator;
 pub mod child;
 pub mod chromium;
 pub mod maker;
+pub mod marked;
 pub mod openid;
 pub mod pebble;
 pub mod probe;
@@ -46,6 +48,8 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
+    /// What pairgate.toml says of kinds and resources.
+    pub file: PolicyTables,
     pub has_tls: bool,
     /// The issuer is `localhost`: browsers have passkeys there.
     pub is_localhost: bool,
@@ -56,6 +60,8 @@ pub struct Setup {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    /// May the first run write an address?
+    pub has_address_file: bool,
     pub sso: Option<pairgate::config::Sso>,
 }
 
@@ -64,6 +70,7 @@ impl Default for Setup {
         Self {
             kinds: Config::default().kinds,
             resources: Vec::new(),
+            file: PolicyTables::default(),
             has_tls: false,
             is_localhost: false,
             client_ca: Vec::new(),
@@ -73,6 +80,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            has_address_file: false,
             sso: None,
         }
     }
@@ -143,11 +151,13 @@ impl TestBroker {
         let policy = Policy {
             kinds: setup.kinds.clone(),
             resources: setup.resources.clone(),
+            file: setup.file.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust,
             attestation_roots: setup.attestation_roots.clone(),
             signing_algorithms: setup.signing_algorithms.clone(),
             signing_key_lifetime: Config::default().signing_key_lifetime,
+            address_file: setup.has_address_file.then(|| Config::load(None, Some(data.path())).unwrap().address_file),
             ca_pem: ca.ca_pem().ok(),
             sso: setup.sso.clone(),
         };
