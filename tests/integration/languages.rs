@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use pairgate::broker::UseCaseError;
 use pairgate::model::audit::Event;
@@ -204,13 +205,26 @@ fn every_language_says_everything_that_pages_and_the_broker_say() {
     }
 }
 
+/// Does one file of the source have all pieces of a text? For what is put together there in a way that the reader of marked texts does not follow.
+fn stands_somewhere(text: &str) -> bool {
+    static SOURCE: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let joined = |file: File| file.text.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\ ", "");
+        files("src", "rs").into_iter().map(joined).collect()
+    });
+    // A problem of a policy stands behind the name of its kind or resource.
+    let text = text.split_once("'{0}': ").map_or(text, |(_, problem)| problem);
+    let pieces: Vec<&str> =
+        text.split(['{', '}']).enumerate().filter(|(index, _)| index % 2 == 0).map(|(_, piece)| piece.trim()).collect();
+    SOURCE.iter().any(|file| pieces.iter().all(|piece| file.contains(&piece.replace('"', "\\\""))))
+}
+
 #[test]
 fn no_language_says_what_nobody_says_any_more() {
     let wanted = wanted();
     for code in codes() {
         let stale: Vec<String> = said(&code)
             .into_iter()
-            .filter(|(text, _)| !wanted.contains_key(text))
+            .filter(|(text, _)| !wanted.contains_key(text) && !stands_somewhere(&text.0))
             .map(|((text, _), (_, path))| format!("{path}: {text:?}"))
             .collect();
         assert!(stale.is_empty(), "stale:\n{}", stale.join("\n"));

@@ -679,5 +679,5 @@ async fn the_settings_speak_german() {
     let page = dana.get_with("/settings/kinds/printer", &[("accept-language", "de")]).await.body;
     assert!(page.contains("Buchstaben vor jedem Code"), "{page}");
     let refused = upload_in(&dana, &[("text", "[kinds.printer]\ncode_lifetime = 3600")], "de").await;
-    assert!(said(&refused).contains("ein Code gilt 60 bis 600 Sekunden"), "{}", said(&refused));
+    assert!(said(&refused).contains("muss 60 bis 600 Sekunden sein"), "{}", said(&refused));
 }
