@@ -35,6 +35,7 @@ pub mod extract;
 pub mod lang;
 pub mod overview;
 pub mod pair;
+pub mod path;
 pub mod places;
 pub mod present;
 pub mod qr;
@@ -121,7 +122,10 @@ fn devices() -> Router<Edge> {
 
 /// Every route of the side where client certificates are asked for: no pages, no sessions, nothing for browsers.
 fn mtls_router(edge: Edge) -> Router {
-    devices().layer(middleware::from_fn_with_state(edge.clone(), only_mtls_host)).with_state(edge)
+    devices()
+        .layer(middleware::from_fn_with_state(edge.clone(), only_mtls_host))
+        .layer(middleware::from_fn(path::only_one_reading))
+        .with_state(edge)
 }
 
 /// Every route of the main side.
@@ -146,7 +150,11 @@ pub fn router(edge: Edge) -> Router {
         .layer(middleware::from_fn(page_headers))
         .route("/assets/{name}", get(assets::serve))
         .layer(middleware::from_fn_with_state(edge.clone(), only_main_host));
-    devices().merge(pages).layer(middleware::from_fn_with_state(edge.clone(), only_our_host)).with_state(edge)
+    devices()
+        .merge(pages)
+        .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
+        .layer(middleware::from_fn(path::only_one_reading))
+        .with_state(edge)
 }
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.
