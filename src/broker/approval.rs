@@ -197,6 +197,7 @@ impl Broker {
     /// # Errors
     /// If the store fails.
     pub async fn report_foreign_code(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         self.store.record(Event::CodeReported, None, "", &self.context(caller)).await?;
         self.wake.pages();
         Ok(())
@@ -229,6 +230,7 @@ impl Broker {
 
 /// Only a person approves: neither the command line nor any other machine.
 fn approver(caller: &Caller) -> Result<OperatorId, UseCaseError> {
+    caller.must_be_no_program()?;
     caller.must(Role::may_approve)?;
     caller.operator.ok_or(UseCaseError::NotAllowed)
 }

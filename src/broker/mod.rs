@@ -10,6 +10,7 @@
 //! | [`access_token`] | what a token says, what becomes of it: issue, introspect, revoke |
 //! | [`signing`] | the keys that sign tokens, and their rotation |
 //! | [`people`] | operators, sign-in links, sessions |
+//! | [`api_tokens`] | programs, and what they may never do |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ use crate::secret::{MacKey, MasterKey, Random};
 use crate::store::{AuditQuery, AuditVerdict, Store, StoreError};
 
 pub mod access_token;
+pub mod api_tokens;
 pub mod approval;
 pub mod device_authorization;
 pub mod pacing;
@@ -124,6 +126,9 @@ pub enum UseCaseError {
     /// The caller's role does not allow it.
     #[error("your role does not allow this; ask an administrator")]
     NotAllowed,
+    /// The caller is a program, and it is for people to decide.
+    #[error("only a person can do this, signed in on the pages; a program with a token never can")]
+    OnlyPeople,
     /// It is dangerous, and the caller proved too long ago who it is.
     #[error("sign in once more; this needs a sign-in of the last 5 minutes")]
     NotFresh,

@@ -67,6 +67,7 @@ impl Broker {
         name: &str,
         role: Option<Role>,
     ) -> Result<OperatorId, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         // Plain letters only: the name stands in the audit log and must be nobody else's look-alike.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_@".contains(&byte));
@@ -88,6 +89,7 @@ impl Broker {
         site: &str,
         role: Option<Role>,
     ) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         if site == EVERYWHERE {
             caller.must_everywhere(Role::may_administer)?;
         } else {
@@ -111,11 +113,21 @@ impl Broker {
         self.store.operators().await
     }
 
+    /// All people, for a caller who administers everything.
+    ///
+    /// # Errors
+    /// If the caller does not.
+    pub async fn operators_for(&self, caller: &Caller) -> Result<Vec<Operator>, UseCaseError> {
+        caller.must_everywhere(Role::may_administer)?;
+        Ok(self.store.operators().await?)
+    }
+
     /// Takes all rights from a person, at once.
     ///
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn disable_operator(&self, caller: &Caller, name: &str) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         if self.store.disable_operator(name, &self.context(caller)).await? {
             self.wake.everybody();
@@ -130,6 +142,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn operator_link(&self, caller: &Caller, name: &str) -> Result<String, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let token = self.random.bytes32()?;
         let context = self.context(caller);

@@ -121,6 +121,20 @@ impl Broker {
         self.change_state(caller, id, DeviceState::Retired).await
     }
 
+    /// Ends all sign-ins of a device; it stays what it is and may ask anew. How many were ended.
+    ///
+    /// # Errors
+    /// If it is not the caller's to do, or unknown.
+    pub async fn end_sign_ins_of(&self, caller: &Caller, id: &str) -> Result<usize, UseCaseError> {
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        let ended = self.store.end_sign_ins_of(&device.id, &self.context(caller)).await?;
+        if let Some(grant) = device.pending_grant {
+            self.wake.grant(grant);
+        }
+        self.wake.pages();
+        Ok(ended)
+    }
+
     async fn change_state(&self, caller: &Caller, id: &str, to: DeviceState) -> Result<(), UseCaseError> {
         let device = self.device_for(caller, id, Role::may_administer).await?;
         match self.store.set_device_state(&device.id, to, &self.context(caller)).await? {
@@ -147,6 +161,15 @@ impl Broker {
     /// If the store fails.
     pub async fn site(&self, caller: &Caller, id: &str) -> Result<Option<Site>, StoreError> {
         Ok(self.store.site(id).await?.filter(|site| caller.reach().has(&site.id)))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// If there is none, or it is not the caller's: the same answer.
+    pub async fn site_for(&self, caller: &Caller, id: &str) -> Result<Site, UseCaseError> {
+        let site = self.site(caller, id).await?;
+        site.ok_or_else(|| UseCaseError::NotFound(format!("there is no site '{}'", one_line(id))))
     }
 
     /// The caller's sites, by id.
@@ -182,6 +205,10 @@ impl Broker {
     pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
         caller.must_at(&site.id, Role::may_administer)?;
         let site = checked_site(site)?;
+        let known = self.store.site(&site.id).await?;
+        if known.is_some_and(|known| known.two_persons != site.two_persons) {
+            caller.must_be_no_program()?;
+        }
         if self.store.set_site(&site, &self.context(caller)).await? {
             self.wake.pages();
             Ok(())

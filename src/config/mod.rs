@@ -17,10 +17,15 @@ use crate::model::kind::Kind;
 use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
+mod api;
 mod policy;
+mod remote;
 mod transport;
 
+pub use api::Api;
+use api::{ApiTable, api};
 use policy::{KindPatch, ResourceTable, resource};
+pub use remote::Remote;
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -46,6 +51,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Client certificates.
     pub client: ClientCertificates,
+    /// The administration API.
+    pub api: Api,
     /// The issuer: the address that devices and people use. `None`: the address that was bound.
     pub public_url: Option<Url>,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -71,6 +78,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8628)),
             tls: None,
             client: ClientCertificates::default(),
+            api: Api::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
             master_key: None,
@@ -96,6 +104,8 @@ struct File {
     signing_key_lifetime: Option<u64>,
     #[serde(default)]
     tls: TlsTable,
+    #[serde(default)]
+    api: ApiTable,
     #[serde(default)]
     attestation_roots: Vec<PathBuf>,
     #[serde(default)]
@@ -143,7 +153,8 @@ impl Config {
                 "PAIRGATE_TLS_CERTIFICATE" => file.tls.certificate = Some(PathBuf::from(value)),
                 "PAIRGATE_TLS_KEY" => file.tls.key = Some(PathBuf::from(value)),
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
-                "PAIRGATE_CONFIG" => {}
+                // What says where the configuration, or another broker, is.
+                "PAIRGATE_CONFIG" | remote::SERVER | remote::TOKEN => {}
                 _ => {
                     return Err(ConfigError(format!(
                         "the environment variable {name} is unknown; see `pairgate config example`"
@@ -162,6 +173,7 @@ impl Config {
         }
         config.client = client_certificates(&mut file.tls, file.client_cert_header.unwrap_or(false))?;
         config.tls = tls(file.tls)?;
+        config.api = api(file.api)?;
         if let Some(lifetime) = file.signing_key_lifetime {
             if !(1..=730).contains(&lifetime) {
                 return Err(ConfigError(format!("signing_key_lifetime = {lifetime} must be 1 to 730 days")));
@@ -214,6 +226,7 @@ impl Config {
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
+        self.check_api()?;
         self.kinds = self
             .kinds
             .into_iter()
@@ -257,16 +270,20 @@ fn public_url(text: &str) -> Result<Url, ConfigError> {
     if !is_origin(&url) {
         return Err(wrong("must be scheme, host and port only"));
     }
-    let is_loopback = match url.host() {
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(wrong("must be https (http only on loopback): codes and tokens must not travel in clear")),
+    }
+}
+
+/// Does this address lead to this machine, and nowhere else?
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
-        _ => Err(wrong("must be https (http only on loopback): codes and tokens must not travel in clear")),
     }
 }
 
@@ -325,6 +342,15 @@ mod tests {
                 "public_url = 'https://10.1.2.3'\n[tls.acme]\ndirectory = 'https://acme.example'\nterms_agreed = true",
                 "host name",
             ),
+            ("[api]\nlisten = '0.0.0.0:8630'", "plain HTTP"),
+            ("[api]\nlisten = '127.0.0.1:8630'\non_main = true", "one of"),
+            ("[api]\nurl = 'https://api.example'", "needs listen"),
+            ("[api]\nlisten = '127.0.0.1:8630'\nurl = 'https://api.example/v1'", "host and port only"),
+            (
+                "public_url = 'https://a.example'\n[tls]\nlocal_ca = true\n[api]\nlisten = '0.0.0.0:8630'",
+                "needs url",
+            ),
+            ("[api]\ntoken = 'x'", "unknown field"),
             ("[kinds.printer]\nclient_certificate = 'pki'", "client_ca"),
             ("listen = 'here'", "127.0.0.1:8628"),
             ("public_url = 'http://pairgate.example'", "https"),

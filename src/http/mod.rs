@@ -6,6 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
+//! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
 //! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
@@ -25,6 +26,7 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::http::places::Places;
 
+pub mod api;
 pub mod approve;
 pub mod assets;
 pub mod audit;
@@ -103,6 +105,29 @@ impl Sides {
         let places = Places::new(&edge.0.trusted_proxies);
         Self { main: router(edge.clone()), mtls: mtls_router(edge.clone()), places }
     }
+
+    /// The same, with the administration API beside the pages.
+    pub fn with_api(edge: &Edge) -> Self {
+        Self { main: main_router(edge.clone(), api::routes(edge)), ..Self::new(edge) }
+    }
+
+    /// The administration API alone, for a listener of its own that answers to these hosts (`host:port`). Connections count with those of `beside`.
+    pub fn api_alone(edge: &Edge, hosts: Vec<String>, beside: &Self) -> Self {
+        let hosts: Arc<[String]> = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        let only_these = middleware::from_fn(move |request: Request, next: Next| {
+            let hosts = Arc::clone(&hosts);
+            async move {
+                if hosts.iter().any(|host| is_for(&request, Some(host))) {
+                    return next.run(request).await;
+                }
+                let advice = format!("The administration API answers only at {}. Use that address.\n", hosts.join(", "));
+                (StatusCode::MISDIRECTED_REQUEST, [(header::CACHE_CONTROL, "no-store")], advice).into_response()
+            }
+        });
+        let routes = api::routes(edge).layer(only_these).layer(middleware::from_fn(path::only_one_reading));
+        let router = routes.with_state(edge.clone());
+        Self { main: router.clone(), mtls: router, places: beside.places.clone() }
+    }
 }
 
 /// What devices and resources call.
@@ -130,6 +155,10 @@ fn mtls_router(edge: Edge) -> Router {
 
 /// Every route of the main side.
 pub fn router(edge: Edge) -> Router {
+    main_router(edge, Router::new())
+}
+
+fn main_router(edge: Edge, api: Router<Edge>) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
@@ -152,6 +181,7 @@ pub fn router(edge: Edge) -> Router {
         .layer(middleware::from_fn_with_state(edge.clone(), only_main_host));
     devices()
         .merge(pages)
+        .merge(api.layer(middleware::from_fn_with_state(edge.clone(), only_main_host)))
         .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
         .layer(middleware::from_fn(path::only_one_reading))
         .with_state(edge)

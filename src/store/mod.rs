@@ -3,8 +3,8 @@
 //! The contract, for every mutating method:
 //! 1. It is **one transaction**, durable before it returns. What it answered is never lost, also if the process is killed right after.
 //! 2. It is guarded by the expected state in the same statement that changes it (`WHERE … AND state = …`). Losing a race is an ordinary answer, not an error.
-//! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing` and
-//!    `touch_session` write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
+//! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing`,
+//!    `touch_session` and `touch_api_token` write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
 //!    approver, a spent link, a foreign key (`claim_grant`, `use_link`, `revoke_grant`, `redeem_grant`); every other refusal leaves no trace here.
 //! 4. `StoreError` means that nothing was changed. The caller answers 503; it never guesses.
 //!
@@ -13,6 +13,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+mod api_tokens;
 mod audit;
 mod devices;
 mod grants;
@@ -20,6 +21,7 @@ mod operators;
 mod pairings;
 pub mod sqlite;
 
+pub use api_tokens::*;
 pub use audit::*;
 pub use devices::*;
 pub use grants::*;
@@ -41,8 +43,8 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + AuditStore> Store for S {}
+pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + ApiTokenStore + AuditStore {}
+impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + ApiTokenStore + AuditStore> Store for S {}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

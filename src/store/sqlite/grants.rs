@@ -7,7 +7,7 @@ use super::audit::append;
 use super::devices::{DEVICE, DEVICE_COLUMNS, device};
 use super::{SqliteStore, all, change, corrupt, first, json, operators, unsigned};
 use crate::clock::Timestamp;
-use crate::id::{GrantId, OperatorId};
+use crate::id::{DeviceId, GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
 use crate::model::grant::{
     Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_WRONG_NUMBERS, REFRESH_RETRY, Refresh, SLOW_DOWN_STEP,
@@ -448,6 +448,19 @@ impl GrantStore for SqliteStore {
                     == 1;
             append(connection, event, device_of(connection, id)?.as_deref(), &detail, &context)?;
             Ok(revoked)
+        })
+        .await
+    }
+
+    async fn end_sign_ins_of(&self, id: &DeviceId, context: &Context) -> Result<usize> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| {
+            let Some(device) = super::devices::by_id(connection, id.as_str())? else { return Ok(0) };
+            let ended = super::devices::revoke_grants(connection, device.row)?;
+            if ended > 0 {
+                append(connection, Event::SignInsEnded, Some(id.as_str()), &format!("{ended} sign-in(s) ended"), &context)?;
+            }
+            Ok(ended)
         })
         .await
     }
