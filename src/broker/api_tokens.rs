@@ -118,6 +118,12 @@ impl Broker {
         if token.used_at.is_none_or(|used_at| now.since(used_at) >= TOUCH_EVERY) {
             self.store.touch_api_token(token.id, now).await?;
         }
-        Ok(Some(Caller { actor: Actor::Machine(token.name), rights: token.rights, operator: None, proved_at: None, peer }))
+        Ok(Some(Caller {
+            actor: Actor::Machine(token.name),
+            rights: token.rights,
+            operator: None,
+            proved_at: None,
+            peer,
+        }))
     }
 }

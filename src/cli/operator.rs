@@ -1,6 +1,5 @@
 //! `pairgate operator …`.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use crate::broker::Caller;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
+use crate::http::api::shapes::{OperatorShape, rights};
 use crate::model::operator::Role;
 use crate::simulator::screen::{Paint, terminal_qr};
 
@@ -71,26 +71,7 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
         }
         OperatorCommand::List => {
             let operators = broker.operators().await?;
-            if json {
-                let list: Vec<_> = operators
-                    .iter()
-                    .map(|operator| json!({"name": operator.name, "roles": operator.rights.iter().collect::<BTreeMap<_, _>>(), "added_at": operator.added_at.rfc3339(), "disabled_at": operator.disabled_at.map(|at| at.rfc3339())}))
-                    .collect();
-                output::json(&list)?;
-            } else if operators.is_empty() {
-                output::line("nobody. Add somebody: pairgate operator add dana --role admin")?;
-            } else {
-                let rows: Vec<Vec<String>> = operators
-                    .iter()
-                    .map(|operator| {
-                        let state = operator
-                            .disabled_at
-                            .map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
-                        vec![operator.name.clone(), operator.rights.words(), operator.added_at.rfc3339(), state]
-                    })
-                    .collect();
-                output::table(&["NAME", "ROLES", "ADDED", "STATE"], &rows)?;
-            }
+            list(&operators.iter().map(OperatorShape::from).collect::<Vec<_>>(), json)?;
         }
         OperatorCommand::Disable { name } => {
             broker.disable_operator(&caller, &name).await?;
@@ -102,4 +83,22 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints people.
+pub fn list(operators: &[OperatorShape], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(&operators);
+    }
+    if operators.is_empty() {
+        return output::line("nobody. Add somebody: pairgate operator add dana --role admin");
+    }
+    let rows: Vec<Vec<String>> = operators
+        .iter()
+        .map(|operator| {
+            let state = operator.disabled_at.as_ref().map_or_else(|| "active".into(), |at| format!("disabled {at}"));
+            vec![operator.name.clone(), rights(&operator.roles).words(), operator.added_at.clone(), state]
+        })
+        .collect();
+    output::table(&["NAME", "ROLES", "ADDED", "STATE"], &rows)
 }

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
 use crate::broker::Caller;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
+use crate::http::api::shapes::SiteShape;
 use crate::model::site::DEFAULT_SITE;
 
 /// Commands on the site.
@@ -38,12 +37,16 @@ pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::R
         broker.set_site(&caller, site).await?;
         site = broker.site(&caller, DEFAULT_SITE).await?.ok_or_else(missing)?;
     }
-    let networks: Vec<String> = site.networks.iter().map(ToString::to_string).collect();
-    if json {
-        output::json(&json!({"id": site.id, "name": site.name, "networks": networks}))?;
-    } else {
-        let networks = if networks.is_empty() { "not said".into() } else { networks.join(", ") };
-        output::facts(&[("site", site.id), ("name", site.name), ("networks", networks)])?;
-    }
+    show(&SiteShape::from(&site), json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a site.
+pub fn show(site: &SiteShape, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(site);
+    }
+    let networks: Vec<String> = site.networks.iter().map(ToString::to_string).collect();
+    let networks = if networks.is_empty() { "not said".into() } else { networks.join(", ") };
+    output::facts(&[("site", site.id.clone()), ("name", site.name.clone()), ("networks", networks)])
 }

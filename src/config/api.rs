@@ -47,7 +47,9 @@ impl Config {
     pub(super) fn check_api(&self) -> Result<(), ConfigError> {
         let refuse = |what: &str| Err(ConfigError(what.into()));
         match (&self.api.listen, self.api.on_main) {
-            (Some(_), true) => refuse("[api] needs one of listen and on_main: with a listener of its own, it answers nowhere else"),
+            (Some(_), true) => {
+                refuse("[api] needs one of listen and on_main: with a listener of its own, it answers nowhere else")
+            }
             (Some(listen), false) if !listen.ip().is_loopback() && self.tls.is_none() => refuse(
                 "[api] listen is reachable from other machines, and without [tls] that would be plain HTTP. Set [tls], or listen on 127.0.0.1 with a proxy \
                  with TLS in front (api.url)",
@@ -55,7 +57,9 @@ impl Config {
             (Some(listen), false) if listen.ip().is_unspecified() && self.api.url.is_none() => {
                 refuse("[api] listen on all addresses needs url, the address by which programs reach it")
             }
-            (None, _) if self.api.url.is_some() => refuse("[api] url needs listen; on the main listener, public_url is the address"),
+            (None, _) if self.api.url.is_some() => {
+                refuse("[api] url needs listen; on the main listener, public_url is the address")
+            }
             _ => Ok(()),
         }
     }

@@ -346,10 +346,7 @@ mod tests {
             ("[api]\nlisten = '127.0.0.1:8630'\non_main = true", "one of"),
             ("[api]\nurl = 'https://api.example'", "needs listen"),
             ("[api]\nlisten = '127.0.0.1:8630'\nurl = 'https://api.example/v1'", "host and port only"),
-            (
-                "public_url = 'https://a.example'\n[tls]\nlocal_ca = true\n[api]\nlisten = '0.0.0.0:8630'",
-                "needs url",
-            ),
+            ("public_url = 'https://a.example'\n[tls]\nlocal_ca = true\n[api]\nlisten = '0.0.0.0:8630'", "needs url"),
             ("[api]\ntoken = 'x'", "unknown field"),
             ("[kinds.printer]\nclient_certificate = 'pki'", "client_ca"),
             ("listen = 'here'", "127.0.0.1:8628"),

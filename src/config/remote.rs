@@ -1,6 +1,6 @@
 //! Another machine's broker, for the command line: where it is, and the token that is shown there. From arguments and the environment, never from the file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use url::Url;
 
@@ -27,7 +27,11 @@ impl Remote {
     ///
     /// # Errors
     /// If the address is none, is not https and not of this machine, or there is no token.
-    pub fn find(server: Option<&str>, token_file: Option<&Path>, ca: Option<&PathBuf>) -> Result<Option<Self>, ConfigError> {
+    pub fn find(
+        server: Option<&str>,
+        token_file: Option<&Path>,
+        ca: Option<&Path>,
+    ) -> Result<Option<Self>, ConfigError> {
         #[allow(clippy::disallowed_methods)] // configuration reads the environment
         let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(server) = server.map(str::to_owned).or_else(|| said(SERVER)) else {
@@ -44,7 +48,7 @@ impl Remote {
                 "--server needs a token: --token-file FILE, or the variable {TOKEN}. Make one on the broker's machine: pairgate token add NAME --role viewer"
             ))
         })?;
-        let ca_pem = ca.map(|path| read(path)).transpose()?;
+        let ca_pem = ca.map(read).transpose()?;
         Ok(Some(Self { server: server_url(&server)?, token: token.trim().to_owned(), ca_pem }))
     }
 }
@@ -69,7 +73,13 @@ mod tests {
 
     #[test]
     fn a_token_is_shown_over_https_or_on_this_machine_only() {
-        for good in ["https://pairgate.example.org", "https://10.1.2.3:8630", "http://127.0.0.1:8630", "http://[::1]:1", "http://localhost:8628"] {
+        for good in [
+            "https://pairgate.example.org",
+            "https://10.1.2.3:8630",
+            "http://127.0.0.1:8630",
+            "http://[::1]:1",
+            "http://localhost:8628",
+        ] {
             assert!(server_url(good).is_ok(), "{good}");
         }
         for (bad, why) in [

@@ -7,7 +7,7 @@
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
 //! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`], [`tokens`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -43,6 +43,7 @@ pub mod present;
 pub mod qr;
 pub mod serve;
 pub mod sign_in;
+pub mod tokens;
 pub mod views;
 
 /// What handlers share.
@@ -120,7 +121,8 @@ impl Sides {
                 if hosts.iter().any(|host| is_for(&request, Some(host))) {
                     return next.run(request).await;
                 }
-                let advice = format!("The administration API answers only at {}. Use that address.\n", hosts.join(", "));
+                let advice =
+                    format!("The administration API answers only at {}. Use that address.\n", hosts.join(", "));
                 (StatusCode::MISDIRECTED_REQUEST, [(header::CACHE_CONTROL, "no-store")], advice).into_response()
             }
         });
@@ -172,6 +174,7 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
         .route("/report", post(approve::report))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
+        .route("/settings/tokens", get(tokens::show).post(tokens::act))
         .route("/language", post(lang::choose))
         .fallback(present::not_found)
         .layer(middleware::from_fn(lang::speak))

@@ -70,7 +70,9 @@ mod tests {
     fn a_tokens_text_is_found_again_and_nothing_else_is() {
         let secret = [7; 32];
         assert_eq!(hash(&text(&secret)), Some(sha256(&[&secret])));
-        for bad in ["", "pgt_", "pgt_AAAA", &text(&secret)[4..], &text(&secret).to_uppercase(), &format!("{}A", text(&secret))] {
+        for bad in
+            ["", "pgt_", "pgt_AAAA", &text(&secret)[4..], &text(&secret).to_uppercase(), &format!("{}A", text(&secret))]
+        {
             assert_eq!(hash(bad), None, "{bad}");
         }
     }

@@ -8,7 +8,7 @@ use pairgate::simulator::jose;
 use crate::support::TestBroker;
 
 /// Every route with the methods that it has.
-const ROUTES: [(&str, &str); 26] = [
+const ROUTES: [(&str, &str); 28] = [
     ("GET", "/"),
     ("GET", "/devices"),
     ("POST", "/devices"),
@@ -25,6 +25,8 @@ const ROUTES: [(&str, &str); 26] = [
     ("POST", "/report"),
     ("GET", "/audit"),
     ("GET", "/events"),
+    ("GET", "/settings/tokens"),
+    ("POST", "/settings/tokens"),
     ("POST", "/sign-out"),
     ("POST", "/sign-in"),
     ("POST", "/pairing"),

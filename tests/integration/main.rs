@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
 
 mod acme;
+mod api;
 mod approval;
 mod architecture;
 mod attestation;
@@ -20,6 +21,7 @@ mod openapi;
 mod pages;
 mod pairing;
 mod private_key_jwt;
+mod remote;
 mod resource;
 mod rotation;
 mod signing_keys;

@@ -31,11 +31,7 @@ pub struct Filter {
 }
 
 /// `GET /devices`: by id.
-pub async fn list(
-    State(edge): State<Edge>,
-    Program(caller): Program,
-    ApiQuery(filter): ApiQuery<Filter>,
-) -> Response {
+pub async fn list(State(edge): State<Edge>, Program(caller): Program, ApiQuery(filter): ApiQuery<Filter>) -> Response {
     let limit = match rows(filter.limit) {
         Ok(limit) => limit,
         Err(response) => return response,

@@ -54,10 +54,7 @@ pub fn routes(edge: &Edge) -> Router<Edge> {
         .route("/devices/{id}/retire", post(devices::retire))
         .route("/devices/{id}/end-sign-ins", post(devices::end_sign_ins))
         .route("/devices/{id}/history", get(devices::history))
-        .route(
-            "/devices/{id}/window",
-            get(devices::window).put(devices::open_window).delete(devices::close_window),
-        )
+        .route("/devices/{id}/window", get(devices::window).put(devices::open_window).delete(devices::close_window))
         .route("/pairings", get(waiting::pairings))
         .route("/pairings/{id}", get(waiting::pairing))
         .route("/pairings/{id}/decline", post(waiting::decline))

@@ -107,9 +107,7 @@ pub async fn close_window(State(edge): State<Edge>, Program(caller): Program, Ap
 
 /// `GET /operators`.
 pub async fn operators(State(edge): State<Edge>, Program(caller): Program) -> Response {
-    answer(edge.broker().operators_for(&caller).await, |people| {
-        Listed::whole(people.iter().map(OperatorShape::from))
-    })
+    answer(edge.broker().operators_for(&caller).await, |people| Listed::whole(people.iter().map(OperatorShape::from)))
 }
 
 /// Which records.

@@ -35,7 +35,12 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
     let plural = |count| usize::from(count != 1);
     [
         Language { code: "en", name: "English", plural, texts: Texts::default() },
-        Language { code: "de", name: "Deutsch", plural, texts: Texts::parse(&[include_str!("de/frame.po")]) },
+        Language {
+            code: "de",
+            name: "Deutsch",
+            plural,
+            texts: Texts::parse(&[include_str!("de/frame.po"), include_str!("de/tokens.po")]),
+        },
     ]
 });
 

@@ -458,7 +458,13 @@ impl GrantStore for SqliteStore {
             let Some(device) = super::devices::by_id(connection, id.as_str())? else { return Ok(0) };
             let ended = super::devices::revoke_grants(connection, device.row)?;
             if ended > 0 {
-                append(connection, Event::SignInsEnded, Some(id.as_str()), &format!("{ended} sign-in(s) ended"), &context)?;
+                append(
+                    connection,
+                    Event::SignInsEnded,
+                    Some(id.as_str()),
+                    &format!("{ended} sign-in(s) ended"),
+                    &context,
+                )?;
             }
             Ok(ended)
         })

@@ -52,6 +52,8 @@ pub struct Setup {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    /// The administration API beside the pages.
+    pub has_api: bool,
 }
 
 impl Default for Setup {
@@ -67,6 +69,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            has_api: false,
         }
     }
 }
@@ -145,7 +148,7 @@ impl TestBroker {
         let (stop, stopping) = watch::channel(false);
         let edge =
             Edge::new(Arc::clone(&broker), setup.trusted_proxies.clone(), setup.client_cert_header, stopping.clone());
-        let sides = Sides::new(&edge);
+        let sides = if setup.has_api { Sides::with_api(&edge) } else { Sides::new(&edge) };
         let (mut door, mut wire) = (Door::Plain, Wire::new().unwrap());
         let mut serving = Vec::new();
         if setup.has_tls {
