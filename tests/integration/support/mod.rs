@@ -35,6 +35,7 @@ pub mod chromium;
 pub mod maker;
 pub mod pebble;
 pub mod probe;
+pub mod program;
 pub mod visitor;
 
 /// When every test begins.
