@@ -13,9 +13,13 @@ use pairgate::model::site::Site;
 use pairgate::simulator::{PairingStatus, RawAnswer};
 use pairgate::store::Decision;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::TestBroker;
+use crate::support::chromium::{Look, browse};
 use crate::support::program::{Program, problem};
+use crate::support::visitor::said;
 
 const ACROSS: [(&str, &str); 2] = [("berlin", "berlin-tv"), ("paris", "paris-tv")];
 
@@ -377,7 +381,7 @@ async fn lists_are_read_page_by_page_and_stay_stable_while_they_grow() {
         let page = program.done("GET", &format!("/devices?limit=5{after}"), None).await;
         seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
         // What comes before the place of reading doesn't move it.
-        test.register(&format!("tv-{:02}", seen.len() - 4), "tv").await;
+        test.register(&format!("aa-{:02}", seen.len()), "tv").await;
         let Some(next) = page["next"].as_str() else { break };
         after = format!("&after={next}");
     }
@@ -470,4 +474,170 @@ async fn a_token_is_written_as_used_once_a_minute() {
     test.advance(1);
     program.get("/whoami").await;
     assert_eq!(used().await, Some(test.broker.now()));
+}
+
+/// Sends exactly this path with a good token; the status.
+async fn raw(test: &TestBroker, token: &str, path: &str) -> u16 {
+    let authority = test.issuer.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(!answer.contains("lobby-tv-01") && !answer.contains("machine:"), "{path}: {answer}");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(400)
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_to_a_handler_past_a_rule_of_a_proxy_a_093() {
+    let test = TestBroker::with_api().await;
+    let token = test.administrator().await.token;
+    test.register("lobby-tv-01", "tv").await;
+    for path in [
+        "//api/v1/devices",
+        "/api//v1/devices",
+        "/api/v1//devices",
+        "/./api/v1/devices",
+        "/x/../api/v1/devices",
+        "/api/v1/whoami/../devices",
+        "/%2e/api/v1/devices",
+        "/x/%2e%2e/api/v1/devices",
+        "/x/%2E%2e/api/v1/devices",
+        "/x/..%2fapi/v1/devices",
+        "/api%2fv1/devices",
+        "/api%2Fv1%2Fdevices",
+        "/api;x/v1/devices",
+        "/;/api/v1/devices",
+        "/x;/../api/v1/devices",
+        "/api/v1/devices;jsessionid=1",
+        "/api/v1/devices%3bx",
+        "/api\\v1\\devices",
+        "/x\\..\\api/v1/devices",
+        "/api/v1/devices%5c",
+        "/%61pi/v1/devices",
+        "/api/v1/%64evices",
+        "/api/v1/devices%00",
+        "/api/v1/devices%0d%0a",
+        "/api/v1/devices%20",
+        "/api/v1/devices.",
+        "/api./v1/devices",
+        "/api%20/v1/devices",
+        "/api/v1/devices%252f",
+        "/api/v1/devices/lobby-tv-01%2f..",
+        "/api/v1/devices/lobby%2Dtv-01",
+        "/api/v1/devices%",
+        "/API/v1/devices",
+        "/Api/V1/devices",
+        "/api/v1/DEVICES",
+        "/api/v1/devices/",
+        "/api/v1/",
+        "/api/v1",
+        "/api",
+        "/api/v1.0/devices",
+        "api/v1/devices",
+        "*",
+    ] {
+        let status = raw(&test, &token, path).await;
+        assert!(matches!(status, 400 | 404), "{path}: {status}");
+    }
+    // The whole address, as proxies get it, is the same address.
+    let plain = format!("{}/api/v1/sites", test.issuer);
+    for path in ["/api/v1/sites", "/api/v1/sites?", &plain] {
+        assert_eq!(raw(&test, &token, path).await, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
+    let test = TestBroker::with_api().await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let empty = dana.get("/settings/tokens").await;
+    assert!(empty.status == 200 && empty.body.contains("No tokens yet."), "{}", empty.body);
+    let fields = [("action", "add"), ("name", "inventory"), ("role", "technician"), ("site", "berlin"), ("days", "30")];
+    let made = dana.post("/settings/tokens", &fields).await;
+    assert_eq!(made.status, 200, "{}", said(&made));
+    let text = made.body.split("<code>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let program = Program { wire: test.wire.clone(), issuer: test.issuer.clone(), token: text.clone() };
+    let who = program.done("GET", "/whoami", None).await;
+    assert_eq!((&who["actor"], &who["roles"]), (&json!("machine:inventory"), &json!({"berlin": "technician"})));
+    let list = dana.get("/settings/tokens").await;
+    assert!(
+        !list.body.contains(&text) && list.body.contains("At berlin: register devices, open pairing"),
+        "{}",
+        list.body
+    );
+    assert!(!test.rows().contains(&text), "nowhere stored");
+    for (name, role, site, days, why) in [
+        ("inventory", "viewer", "*", "30", "is taken"),
+        ("a b", "viewer", "*", "30", "2 to 64 characters"),
+        ("other", "viewer", "*", "366", "1 to 365 days"),
+        ("other", "viewer", "*", "x", "1 to 365 days"),
+        ("other", "king", "*", "30", "needs a role"),
+        ("other", "viewer", "rome", "30", "site 'rome' is unknown"),
+    ] {
+        let fields = [("action", "add"), ("name", name), ("role", role), ("site", site), ("days", days)];
+        let answer = dana.post("/settings/tokens", &fields).await;
+        assert!(answer.status == 422 && said(&answer).contains(&why[1..]), "{why}: {}", said(&answer));
+    }
+    let revoke = [("action", "revoke"), ("name", "inventory")];
+    assert_eq!(dana.post("/settings/tokens", &revoke).await.status, 303);
+    problem(&program.get("/whoami").await, 401, "revoked");
+    assert_eq!(dana.post("/settings/tokens", &revoke).await.status, 404, "once");
+    // In German, whole.
+    let german = dana.get_with("/settings/tokens", &[("accept-language", "de")]).await;
+    assert!(
+        german.body.contains("<h1>Token für Programme</h1>") && german.body.contains("widerrufen"),
+        "{}",
+        german.body
+    );
+    // Only those who administer everything, and only while it is fresh.
+    let local = test.visitor("local", Role::Viewer).await;
+    test.broker.set_role(&Caller::command_line(), "local", EVERYWHERE, None).await.unwrap();
+    test.broker.set_role(&Caller::command_line(), "local", "berlin", Some(Role::Admin)).await.unwrap();
+    assert_eq!(local.get("/settings/tokens").await.status, 403);
+    let mark = test.mark().await;
+    assert!(matches!(local.post("/settings/tokens", &fields).await.status, 403 | 422));
+    test.advance(301);
+    for fields in [&fields[..], &revoke[..]] {
+        let answer = dana.post("/settings/tokens", fields).await;
+        let back = answer.header("location").unwrap_or_default();
+        assert_eq!((answer.status, back), (303, "/sign-in/again?back=%2Fsettings%2Ftokens"));
+    }
+    assert_eq!(test.recorded(&mark).await.len(), 0);
+}
+
+async fn makes_and_revokes_a_token(look: Look) {
+    let test = TestBroker::with_api().await;
+    test.broker.add_operator(&Caller::command_line(), "dana", Role::Admin).await.unwrap();
+    let link = test.broker.operator_link(&Caller::command_line(), "dana").await.unwrap();
+    let page = test.url("/settings/tokens");
+    browse(look, move |browser| async move {
+        browser.open(&link).await;
+        browser.click("main button").await;
+        browser.see_heading("Overview").await;
+        browser.open(&page).await;
+        browser.see_heading("Tokens for programs").await;
+        browser.inspect("tokens-empty", &[]).await;
+        browser.type_into("#name", "inventory").await;
+        browser.click("button[value=add]").await;
+        browser.see(".token-made").await;
+        browser.inspect("tokens-made", &[]).await;
+        browser.click("button[value=revoke]").await;
+        browser.see_heading("Tokens for programs").await;
+        browser.inspect("tokens", &[]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_made_and_revoked_on_a_phone() {
+    makes_and_revokes_a_token(Look::PHONE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_made_and_revoked_at_a_desk_in_the_dark() {
+    makes_and_revokes_a_token(Look::DESK.dark()).await;
 }
