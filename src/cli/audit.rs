@@ -70,7 +70,10 @@ pub async fn tail(log: &Log<'_>, lines: u32, refusals: bool, follow: bool, json:
     let records = newest(log, lines, refusals).await?;
     let mut last = records.last().map_or(0, |record| record.id);
     show(&records, json)?;
-    while follow {
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let newer =
             log.records(AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() }).await?;
@@ -81,7 +84,6 @@ pub async fn tail(log: &Log<'_>, lines: u32, refusals: bool, follow: bool, json:
             },
         )?;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// So many of the newest records, oldest first. The store gives at most a thousand at a time.

@@ -19,7 +19,7 @@ pub const HISTORY: u32 = 20;
 #[derive(Debug, clap::Subcommand)]
 pub enum DeviceCommand {
     /// Register a device: from now on it is expected
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Show one device and its history
     Show {
         /// Device id

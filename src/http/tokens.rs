@@ -144,7 +144,7 @@ fn row(token: &ApiToken, now: crate::clock::Timestamp) -> Row {
             "expired" => t("expired"),
             _ => t("revoked"),
         },
-        made_by: said(&who(&token.made_by)),
+        made_by: who(&token.made_by),
         expires: when(token.expires_at, now),
         used: token.used_at.map(|used_at| when(used_at, now)),
     }
