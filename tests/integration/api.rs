@@ -559,7 +559,7 @@ async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
     let fields = [("action", "add"), ("name", "inventory"), ("role", "technician"), ("site", "berlin"), ("days", "30")];
     let made = dana.post("/settings/tokens", &fields).await;
     assert_eq!(made.status, 200, "{}", said(&made));
-    let text = made.body.split("<code>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let text = made.body.split("<code class=\"id\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
     let program = Program { wire: test.wire.clone(), issuer: test.issuer.clone(), token: text.clone() };
     let who = program.done("GET", "/whoami", None).await;
     assert_eq!((&who["actor"], &who["roles"]), (&json!("machine:inventory"), &json!({"berlin": "technician"})));
