@@ -4,7 +4,7 @@
 //!
 //! Where to begin: [`model`] has the nouns, [`broker`] everything that the product can do, [`store`] what is kept and how, [`device_auth`] who is
 //! calling, [`http`] the routes and pages, [`cli`] the commands. Layers are strictly downward (`docs/architecture.md`):
-//! `clock id secret` · `oauth` · `model telemetry` · `store config tls` · `device_auth` · `resource` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
+//! `clock id secret` · `oauth` · `model spreadsheet telemetry` · `store config tls` · `device_auth upstream` · `resource` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
 //! [`resource`] is for others' services: what they need to accept only enrolled devices.
 
 pub mod clock;
@@ -15,12 +15,14 @@ pub mod config;
 pub mod oauth;
 
 pub mod model;
+pub mod spreadsheet;
 pub mod telemetry;
 
 pub mod store;
 pub mod tls;
 
 pub mod device_auth;
+pub mod upstream;
 
 pub mod resource;
 

@@ -18,10 +18,9 @@ ALTER TABLE operator_roles_by_site RENAME TO operator_roles;
 -- Who a person is at the organisation's identity provider: issuer and subject (Entra: tid and oid), never an e-mail address (A-048).
 ALTER TABLE operators ADD COLUMN sso_issuer TEXT;
 ALTER TABLE operators ADD COLUMN sso_subject TEXT;
-ALTER TABLE operators ADD COLUMN passkey_handle BLOB;                     -- 16 random bytes: the user handle of WebAuthn
+ALTER TABLE operators ADD COLUMN signed_in_at INTEGER;                    -- last, in any way
 ALTER TABLE operators ADD COLUMN signed_out_at INTEGER;                   -- everywhere: approvals before it are void (A-047)
 CREATE UNIQUE INDEX operators_by_sso ON operators (sso_issuer, sso_subject) WHERE sso_subject IS NOT NULL;
-CREATE UNIQUE INDEX operators_by_passkey_handle ON operators (passkey_handle) WHERE passkey_handle IS NOT NULL;
 
 CREATE TABLE passkeys (
     credential BLOB PRIMARY KEY,               -- WebAuthn credential id
@@ -40,6 +39,7 @@ CREATE TABLE ceremonies (
     state      TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX ceremonies_by_expiry ON ceremonies (expires_at);
 
 ALTER TABLE sessions ADD COLUMN started_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN fresh_at INTEGER NOT NULL DEFAULT 0;      -- when the person last proved who it is
@@ -52,7 +52,10 @@ ALTER TABLE devices ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE devices ADD COLUMN registered_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE devices ADD COLUMN manifest_jkt BLOB CHECK (manifest_jkt IS NULL OR length(manifest_jkt) = 32);
 ALTER TABLE devices ADD COLUMN identify_until INTEGER;                    -- until then its next answer asks it to show itself
+ALTER TABLE devices ADD COLUMN stolen_at INTEGER;                         -- reported stolen then; until it is resumed or replaced
 CREATE INDEX devices_by_site ON devices (site, id);
+CREATE INDEX devices_by_floor ON devices (site, floor, state, jkt);        -- all that progress by floor is counted from
+CREATE UNIQUE INDEX devices_by_manifest ON devices (manifest_jkt) WHERE manifest_jkt IS NOT NULL;
 
 -- Who may approve a device's sign-ins, if not everybody who may at its site (A-101).
 CREATE TABLE device_approvers (
@@ -64,6 +67,13 @@ CREATE TABLE device_approvers (
 -- Who approved first, where a second person must.
 ALTER TABLE grants ADD COLUMN first_by INTEGER REFERENCES operators (id);
 ALTER TABLE grants ADD COLUMN first_at INTEGER;
+CREATE INDEX grants_claimed ON grants (claimed_by) WHERE state = 'pending' AND claimed_by IS NOT NULL;
+CREATE INDEX grants_decided ON grants (device, decided_by) WHERE decided_by IS NOT NULL;
+
+-- Charts count by time and site, without a look at the records themselves.
+DROP INDEX audit_signed_in;
+CREATE INDEX audit_signed_in ON audit (at, device) WHERE event = 'token.issued';
+CREATE INDEX audit_refused ON audit (at, device, severity) WHERE severity <> 'info';
 
 -- A technician without an account pairs exactly one device with one code.
 CREATE TABLE technician_codes (
@@ -79,6 +89,7 @@ CREATE INDEX technician_codes_by_device ON technician_codes (device);
 -- Kinds and resources as edited: TOML, each version whole. The newest that is applied holds.
 CREATE TABLE policy_versions (
     version     INTEGER PRIMARY KEY,
+    base        INTEGER NOT NULL,              -- the version that held when this one was written; 0 for none
     document    TEXT NOT NULL,
     state       TEXT NOT NULL CHECK (state IN ('proposed', 'applied', 'withdrawn')),
     proposed_at INTEGER NOT NULL,
@@ -86,6 +97,7 @@ CREATE TABLE policy_versions (
     decided_at  INTEGER,
     decided_by  TEXT
 ) STRICT;
+CREATE INDEX audit_of_sites ON audit (id) WHERE event IN ('site.added', 'site.changed');
 
 -- Of programs, never of people.
 CREATE TABLE api_tokens (

@@ -77,7 +77,9 @@ impl Broker {
             scope: scope.to_string(),
             refresh_token: refresh.as_ref().map(|refresh| refresh.token.clone()),
             refresh_token_timeout: refresh.as_ref().map(|refresh| seconds(refresh.timeout)),
+            approved_by: None,
             authorization_expires_in: refresh.as_ref().map_or(expires_in, |refresh| seconds(refresh.ends_in)),
+            identify: false,
         })
     }
 
@@ -88,7 +90,8 @@ impl Broker {
             Err(error) => return Answer::refused(error),
         };
         // Without this, anybody could scan for tokens (RFC 7662 section 4, A-078). A device is no resource.
-        let keys = |id: &str| self.resource(id).map_or(&[][..], |resource| resource.keys.as_slice());
+        let policy = self.policy();
+        let keys = |id: &str| policy.resource(id).map_or(&[][..], |resource| resource.keys.as_slice());
         let resource = match self.authenticator.resource(presented, &form, keys, self.now()) {
             Ok(resource) => resource,
             Err(refused) => return self.refused(refused, presented).await,

@@ -123,6 +123,8 @@ impl Broker {
             rights: token.rights,
             operator: None,
             proved_at: None,
+            session: None,
+            only_device: None,
             peer,
         }))
     }

@@ -6,6 +6,7 @@
 //! 4. Mint. In one transaction the store checks the budget, ends the former open sign-in, and writes code and record.
 
 use crate::broker::Broker;
+use crate::broker::policy::PolicySet;
 use crate::clock::Timestamp;
 use crate::device_auth::assertion::LEEWAY;
 use crate::device_auth::{AuthenticatedDevice, Presented, Refused};
@@ -75,7 +76,8 @@ impl Broker {
     ) -> Result<DeviceAuthorizationResponse, OAuthError> {
         let device = &caller.device;
         // 2.
-        let kind = self
+        let policy = self.policy();
+        let kind = policy
             .kind(&device.facts.kind)
             .filter(|_| device.state == DeviceState::Active)
             .filter(|kind| device.key.as_ref().is_some_and(|key| kind.accepts(key.assurance)))
@@ -84,7 +86,7 @@ impl Broker {
             return Err(OAuthError::UnauthorizedClient);
         }
         // 3.
-        let resource = self.requested_resource(kind, form)?;
+        let resource = requested_resource(&policy, kind, form)?;
         let scope = requested_scope(kind, resource, form)?;
         // 4.
         let unavailable = |_| OAuthError::Unavailable;
@@ -115,9 +117,13 @@ impl Broker {
         };
         // The former sign-in, if one was open, has just been revoked: a poll that is held on it may answer.
         if let Some(former) = device.pending_grant {
-            self.wake.grant(former);
+            self.wake.polls(former);
         }
-        self.wake.pages();
+        // Nobody is called at night by a device that asks again and again. Who stands in front of it types its code.
+        let site = self.store.site(&device.facts.site).await?;
+        if !site.is_some_and(|site| site.is_quiet(now)) {
+            self.wake.pages();
+        }
         let user_code = user_code.display(&kind.prefix);
         Ok(DeviceAuthorizationResponse {
             device_code: grant::reference(id, &secret),
@@ -157,15 +163,6 @@ impl Broker {
         Answer { outcome: Err(error), nonce: proven.map(|jkt| self.next_nonce(&jkt)), waited: None }
     }
 
-    /// The resource of a request: the kind's first, or one of the others (RFC 8707 section 2).
-    fn requested_resource(&self, kind: &Kind, form: &Form<'_>) -> Result<&Resource, OAuthError> {
-        let id = match form.get("resource") {
-            Some(text) => kind.resources.iter().find(|resource| *resource == text),
-            None => kind.resources.first(),
-        };
-        id.and_then(|id| self.resource(id)).ok_or(OAuthError::InvalidTarget)
-    }
-
     pub(super) fn next_nonce(&self, jkt: &Bytes32) -> String {
         self.authenticator.proofs.nonces.issue(jkt, self.now())
     }
@@ -186,4 +183,13 @@ impl From<StoreError> for OAuthError {
         tracing::error!(%error, "a device could not be served");
         Self::Unavailable
     }
+}
+
+/// The resource of a request: the kind's first, or one of the others (RFC 8707 section 2).
+fn requested_resource<'p>(policy: &'p PolicySet, kind: &Kind, form: &Form<'_>) -> Result<&'p Resource, OAuthError> {
+    let id = match form.get("resource") {
+        Some(text) => kind.resources.iter().find(|resource| *resource == text),
+        None => kind.resources.first(),
+    };
+    id.and_then(|id| policy.resource(id)).map(AsRef::as_ref).ok_or(OAuthError::InvalidTarget)
 }

@@ -4,7 +4,8 @@
 //! 2. The device asks, with a commitment to a nonce; the broker answers with its own nonce.
 //! 3. The device's first poll reveals its nonce. Both sides now know six digits.
 //! 4. The operator confirms: by the QR code, which carries the whole key, or by the six digits. A bare "OK" does not exist. Only of a *rotation*,
-//!    where the device's present key has signed for the new one, that signature stands in for the comparison.
+//!    where the device's present key has signed for the new one, that signature stands in for the comparison; and where the device's maker has announced
+//!    the key, that list does.
 //! 5. The device's next poll is told `paired`, signed by the broker, with the keys to pin.
 //!
 //! How the key is kept (`KeyAssurance`) is what was shown until step 4: in step 2 the device may claim hardware, in step 3 its maker may prove it.
@@ -24,7 +25,7 @@ use crate::id::{DeviceId, PairingId};
 use crate::model::audit::{Actor, Context, Event, one_line};
 use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::kind::KeyRotation;
-use crate::model::operator::Role;
+use crate::model::operator::{Reach, Role};
 use crate::model::pairing::{
     PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
 };
@@ -108,6 +109,8 @@ pub enum Confirm<'a> {
     Number(&'a str),
     /// Nothing was compared: the device's present key vouches for the new one. Of no other pairing.
     Vouched,
+    /// Nothing was compared at the device: its key is the one that its maker announced. Of no other pairing.
+    Manifest,
 }
 
 impl Broker {
@@ -156,7 +159,7 @@ impl Broker {
 
     async fn must_pair(&self, caller: &Caller, subject: &WindowSubject) -> Result<(), UseCaseError> {
         match subject {
-            WindowSubject::Device(id) => self.device_for(caller, id.as_str(), Role::may_pair).await.map(drop),
+            WindowSubject::Device(id) => caller.must_pair(&self.device(caller, id.as_str()).await?),
             WindowSubject::Site(site) => caller.must_at(site, Role::may_pair),
         }
     }
@@ -293,6 +296,9 @@ impl Broker {
             "iss": self.endpoints.issuer, "aud": device.id, "iat": now.seconds(), "jti": claims.jti, "pairing_id": pairing.id,
             "key_assurance": pairing.key_assurance,
         });
+        if self.may_identify(&pairing, &device) && self.take_identify(&device, peer).await? {
+            answer["identify"] = true.into();
+        }
         // Paired only while the key is still the device's: a late poll after a suspension or a newer pairing is told nothing.
         let is_current = device.state == DeviceState::Active
             && device.key.as_ref().is_some_and(|pinned| is_equal(&pinned.jkt, &pairing.jkt));
@@ -413,15 +419,16 @@ impl Broker {
     /// # Errors
     /// If there is none, or it is over.
     pub async fn pairing(&self, caller: &Caller, id: &str) -> Result<PairingOfDevice, UseCaseError> {
-        caller.must(Role::may_pair)?;
+        if caller.only_device.is_none() {
+            caller.must(Role::may_pair)?;
+        }
         let over = || UseCaseError::NotFound("this pairing is over, or never was. Start it again on the device".into());
         let id = PairingId::parse(id).ok_or_else(over)?;
         let found = self.store.pairing(&id).await?.ok_or_else(over)?;
-        let site = &found.device.facts.site;
-        if !caller.reach().has(site) {
+        if !caller.may_know(&found.device) {
             return Err(over());
         }
-        caller.must_at(site, Role::may_pair)?;
+        caller.must_pair(&found.device)?;
         if found.pairing.is_open(self.now()) { Ok(found) } else { Err(over()) }
     }
 
@@ -434,7 +441,12 @@ impl Broker {
         caller: &Caller,
         device: Option<&DeviceId>,
     ) -> Result<Vec<PairingOfDevice>, StoreError> {
-        self.store.open_pairings(device, &caller.reach(), self.now()).await
+        let (device, reach) = match &caller.only_device {
+            Some(only) if device.is_some_and(|device| device != only) => return Ok(Vec::new()),
+            Some(only) => (Some(only), Reach::Everywhere),
+            None => (device, caller.reach()),
+        };
+        self.store.open_pairings(device, &reach, self.now()).await
     }
 
     /// Confirms a pairing. Step 4.
@@ -456,9 +468,16 @@ impl Broker {
         if let Some(missing) = self.missing_assurance(&found) {
             return Err(UseCaseError::refused(missing));
         }
+        self.compare(caller, &found, confirm).await?;
         let PairingOfDevice { pairing, device } = found;
-        self.compare(caller, &pairing, confirm).await?;
-        if !self.store.confirm_pairing(&pairing.id, &self.context(caller)).await? {
+        let context = self.context(caller);
+        let is_done = match confirm {
+            Confirm::Manifest => self.store.confirm_announced_pairing(&pairing.id, &context).await?,
+            Confirm::Qr(_) | Confirm::Number(_) | Confirm::Vouched => {
+                self.store.confirm_pairing(&pairing.id, &context).await?
+            }
+        };
+        if !is_done {
             return Err(UseCaseError::refused(
                 "this pairing ended meanwhile, or its key belongs to another device. Start it again on the device",
             ));
@@ -479,8 +498,13 @@ impl Broker {
         ))
     }
 
-    async fn compare(&self, caller: &Caller, pairing: &Pairing, confirm: &Confirm<'_>) -> Result<(), UseCaseError> {
-        let context = self.context(caller);
+    async fn compare(
+        &self,
+        caller: &Caller,
+        found: &PairingOfDevice,
+        confirm: &Confirm<'_>,
+    ) -> Result<(), UseCaseError> {
+        let (pairing, context) = (&found.pairing, self.context(caller));
         match confirm {
             Confirm::Qr(scanned) => {
                 if bytes32_from_b64u(scanned).is_some_and(|jkt| is_equal(&jkt, &pairing.jkt)) {
@@ -493,6 +517,12 @@ impl Broker {
                     "the code that you scanned carries another key. Don't pair; somebody may have put it there",
                 ))
             }
+            // Whoever is let in for one device compares at that device; the rest is for who answers for the site.
+            Confirm::Vouched | Confirm::Manifest if caller.only_device.is_some() => Err(UseCaseError::NotAllowed),
+            Confirm::Manifest if found.is_announced() => Ok(()),
+            Confirm::Manifest => Err(UseCaseError::refused(
+                "this is not the key that the device's maker announced; scan the code that the device shows, or type its digits",
+            )),
             Confirm::Vouched if pairing.vouched_by.is_some() => Ok(()),
             Confirm::Vouched => Err(UseCaseError::refused(
                 "no key of this device vouches for this one; scan the code that the device shows, or type its digits",
@@ -522,6 +552,7 @@ impl Broker {
     /// If it is over.
     pub async fn decline_pairing(&self, caller: &Caller, id: &str) -> Result<Device, UseCaseError> {
         let PairingOfDevice { pairing, device } = self.pairing(caller, id).await?;
+        caller.must_at(&device.facts.site, Role::may_pair)?;
         self.store.decline_pairing(&pairing.id, &self.context(caller)).await?;
         self.wake.pages();
         Ok(device)

@@ -9,6 +9,7 @@ use crate::model::operator::Role;
 use crate::model::site::{DEFAULT_SITE, Site, is_hours};
 use crate::model::text::clean;
 use crate::store::{DeviceCounts, DeviceQuery, StateChange, StoreError};
+use std::time::Duration;
 
 impl Broker {
     /// Registers a device: from now on it is expected. It has no key yet.
@@ -27,16 +28,14 @@ impl Broker {
         caller.must_at(&facts.site, Role::may_pair)?;
         let mut problems = Vec::new();
         if self.kind(&facts.kind).is_none() {
-            let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.as_str()).collect();
+            let known: Vec<_> = self.kinds().iter().map(|kind| kind.id.clone()).collect();
             problems.push(format!("kind '{}' is unknown; it is one of {}", one_line(&facts.kind), known.join(", ")));
         }
         if self.store.site(&facts.site).await?.is_none() {
             problems.push(format!("site '{}' is unknown", one_line(&facts.site)));
         }
         let id = DeviceId::new(id).map_err(|error| problems.push(error.to_string())).ok();
-        if id.as_ref().is_some_and(|id| is_phishing_client_id(id.as_str())) {
-            problems.push("this id belongs to an application that phishing kits use; choose another".into());
-        }
+        problems.extend(id.as_ref().and_then(|id| refused_id(id.as_str())).map(str::to_owned));
         let checked = match &id {
             Some(id) => {
                 facts.checked(id).map_err(|errors| problems.extend(errors.iter().map(ToString::to_string))).ok()
@@ -63,7 +62,7 @@ impl Broker {
         let not_found = || UseCaseError::NotFound(format!("there is no device '{}'", one_line(id)));
         let id = DeviceId::new(id).map_err(|_| not_found())?;
         let device = self.store.device(&id).await?;
-        device.filter(|device| caller.reach().has(&device.facts.site)).ok_or_else(not_found)
+        device.filter(|device| caller.may_know(device)).ok_or_else(not_found)
     }
 
     /// A device for which the caller may do this.
@@ -97,28 +96,66 @@ impl Broker {
         self.store.device_counts(&caller.reach()).await
     }
 
-    /// Stops a device, reversibly: all that it holds is dead when this returns.
+    /// Suspended devices, and active ones that were not heard of for so many days: at most `limit`, and how many there are.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn devices_in_need(
+        &self,
+        caller: &Caller,
+        days: u64,
+        limit: u32,
+    ) -> Result<(Vec<Device>, u64), StoreError> {
+        let since = self.now().minus(Duration::from_secs(days * 86_400));
+        self.store.devices_in_need(since, limit, &caller.reach()).await
+    }
+
+    /// Stops a device, reversibly: all that it holds is dead when this returns. Whoever may pair at its site may: stopping must be quick, and does no harm
+    /// that an administrator could not undo.
     ///
     /// # Errors
     /// If it is not the caller's to do, unknown, or in no state for it.
     pub async fn suspend_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Suspended).await
+        let device = self.device_for(caller, id, Role::may_pair).await?;
+        self.change_state(caller, &device, DeviceState::Suspended).await
     }
 
     /// Lets a suspended device on again; what it held stays dead, it signs in anew.
     ///
     /// # Errors
-    /// As [`Broker::suspend_device`].
+    /// As [`Broker::suspend_device`]; or if it was reported stolen, which wants more ([`Broker::resume_stolen`]).
     pub async fn resume_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Active).await
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        if device.stolen_at.is_some() {
+            return Err(UseCaseError::refused(format!(
+                "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
+                device.id
+            )));
+        }
+        self.change_state(caller, &device, DeviceState::Active).await
+    }
+
+    /// The same for a device that was reported stolen, by who types its id: one tap too many must not let a thief on.
+    ///
+    /// # Errors
+    /// As [`Broker::resume_device`], or if another id was typed.
+    pub async fn resume_stolen(&self, caller: &Caller, id: &str, typed: &str) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        if typed != device.id.as_str() {
+            return Err(UseCaseError::refused(format!("to let a stolen device on again, type its id: {}", device.id)));
+        }
+        self.change_state(caller, &device, DeviceState::Active).await
     }
 
     /// Takes a device out for ever: neither its id nor its key will ever be accepted again.
     ///
     /// # Errors
-    /// As [`Broker::suspend_device`].
+    /// As [`Broker::suspend_device`], or if the caller last proved too long ago who it is.
     pub async fn retire_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
-        self.change_state(caller, id, DeviceState::Retired).await
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        self.must_be_fresh(caller)?;
+        self.change_state(caller, &device, DeviceState::Retired).await
     }
 
     /// Ends all sign-ins of a device; it stays what it is and may ask anew. How many were ended.
@@ -135,9 +172,14 @@ impl Broker {
         Ok(ended)
     }
 
-    async fn change_state(&self, caller: &Caller, id: &str, to: DeviceState) -> Result<(), UseCaseError> {
-        let device = self.device_for(caller, id, Role::may_administer).await?;
-        match self.store.set_device_state(&device.id, to, &self.context(caller)).await? {
+    async fn change_state(&self, caller: &Caller, device: &Device, to: DeviceState) -> Result<(), UseCaseError> {
+        let outcome = self.store.set_device_state(&device.id, to, &self.context(caller)).await?;
+        self.state_changed(device, outcome, to.as_str())
+    }
+
+    /// What became of a change of state; whoever waits is told.
+    pub(super) fn state_changed(&self, device: &Device, outcome: StateChange, to: &str) -> Result<(), UseCaseError> {
+        match outcome {
             StateChange::Changed(_) => {
                 if let Some(grant) = device.pending_grant {
                     self.wake.grant(grant);
@@ -150,7 +192,7 @@ impl Broker {
                 "{} is {}; it can't become {} from there",
                 device.id,
                 state.as_str(),
-                to.as_str()
+                to
             ))),
         }
     }
@@ -186,10 +228,7 @@ impl Broker {
     /// If the caller may not, the id or the name is refused, or the id is taken.
     pub async fn add_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
         caller.must_everywhere(Role::may_administer)?;
-        let is_plain = site.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !is_plain || !(2..=32).contains(&site.id.len()) {
-            return Err(UseCaseError::refused("a site's id has 2 to 32 characters out of a-z, 0-9 and '-'"));
-        }
+        self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
         if !self.store.add_site(&site, &self.context(caller)).await? {
             return Err(UseCaseError::refused(format!("there is a site '{}' already", site.id)));
@@ -204,6 +243,7 @@ impl Broker {
     /// If the caller may not, the name is refused, or there is no such site.
     pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
         caller.must_at(&site.id, Role::may_administer)?;
+        self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
         let known = self.store.site(&site.id).await?;
         if known.is_some_and(|known| known.two_persons != site.two_persons) {
@@ -218,7 +258,26 @@ impl Broker {
     }
 }
 
-fn checked_site(site: Site) -> Result<Site, UseCaseError> {
+/// Pages that stand where a device's page would.
+const RESERVED_IDS: [&str; 4] = ["import", "labels", "bulk", "undo"];
+
+/// Why an id is not given although it is well formed.
+pub(super) fn refused_id(id: &str) -> Option<&'static str> {
+    if is_phishing_client_id(id) {
+        Some("this id belongs to an application that phishing kits use; choose another")
+    } else if RESERVED_IDS.contains(&id) {
+        Some("this id is the name of a page; choose another")
+    } else {
+        None
+    }
+}
+
+/// Checks what a site is called and when it is quiet.
+pub(super) fn checked_site(site: Site) -> Result<Site, UseCaseError> {
+    let is_plain = site.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !is_plain || !(2..=32).contains(&site.id.len()) {
+        return Err(UseCaseError::refused("a site's id has 2 to 32 characters out of a-z, 0-9 and '-'"));
+    }
     let name = clean("name", &site.name, 80).map_err(|error| UseCaseError::refused(error.to_string()))?;
     if !is_hours(&site.quiet_hours) {
         return Err(UseCaseError::refused("quiet hours look like 22:00-06:00, or are left empty"));

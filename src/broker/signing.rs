@@ -105,15 +105,24 @@ impl SigningKeys {
         };
         keys.look().await?;
         // Pairing answers are always ES256.
-        for algorithm in algorithms.into_iter().chain([SigningAlgorithm::Es256]) {
-            if keys.current(algorithm).is_err() {
-                let new = keys.mint(algorithm).await?;
-                let context = Context { now: keys.clock.now(), actor: Actor::Broker, peer: None };
-                keys.store.add_first_signing_key(&new, &context).await?;
-                keys.look().await?;
+        keys.provide(algorithms.into_iter().chain([SigningAlgorithm::Es256])).await?;
+        Ok(keys)
+    }
+
+    /// Makes the first key of each of these algorithms that has none.
+    ///
+    /// # Errors
+    /// [`SigningError`].
+    pub async fn provide(&self, algorithms: impl IntoIterator<Item = SigningAlgorithm>) -> Result<(), SigningError> {
+        for algorithm in algorithms {
+            if self.current(algorithm).is_err() {
+                let new = self.mint(algorithm).await?;
+                let context = Context { now: self.clock.now(), actor: Actor::Broker, peer: None };
+                self.store.add_first_signing_key(&new, &context).await?;
+                self.look().await?;
             }
         }
-        Ok(keys)
+        Ok(())
     }
 
     /// The key that signs.
@@ -224,7 +233,7 @@ fn row(kid: &str) -> String {
 }
 
 /// How long a retiring key still verifies: the last token that it signed has expired by then, and so has every copy of `/jwks` that lacks its successor.
-pub fn overlap(kinds: &[Kind]) -> Duration {
+pub fn overlap(kinds: &[Arc<Kind>]) -> Duration {
     let longest = kinds.iter().map(|kind| kind.access_token_lifetime).max().unwrap_or_default();
     longest + Duration::from_secs(JWKS_MAX_AGE)
 }
@@ -336,7 +345,7 @@ impl Broker {
         let new = self.signing.mint(former.algorithm()).await?;
         // 2.
         let former_retires_at = match rotation {
-            KeyRotation::Planned => Some(context.now.plus(overlap(&self.kinds))),
+            KeyRotation::Planned => Some(context.now.plus(overlap(self.policy().kinds()))),
             KeyRotation::Emergency => None,
         };
         let retirement = former_retires_at.map_or(Retirement::AtOnce, Retirement::At);

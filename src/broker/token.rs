@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::broker::access_token::{Issue, Renewal};
+use crate::broker::approval::second_person;
 use crate::broker::device_authorization::Answer;
 use crate::device_auth::{AuthenticatedDevice, Presented};
 use crate::model::audit::{Actor, Context, Event};
@@ -43,6 +44,14 @@ pub struct Patience<'a> {
     pub stopping: &'a watch::Receiver<bool>,
 }
 
+/// What an answer says besides its outcome.
+struct Course {
+    /// Seconds that the poll was held for at most.
+    waited: Option<u32>,
+    /// Somebody looks for the device.
+    identify: bool,
+}
+
 impl Broker {
     /// Answers a token request.
     pub async fn token(
@@ -56,11 +65,11 @@ impl Broker {
             Ok(authenticated) => authenticated,
             Err(answer) => return answer,
         };
-        let mut waited = None;
+        let mut course = Course { waited: None, identify: self.is_asked_to_identify(&caller.device) };
         let device = &caller.device;
         let outcome = match (device.state, form.require("grant_type"), caller.confirmation) {
             (DeviceState::Active, Ok(DEVICE_CODE_GRANT), Some(_)) => {
-                self.poll(&caller, &form, presented, patience, &mut waited).await
+                self.poll(&caller, &form, presented, patience, &mut course).await
             }
             (DeviceState::Active, Ok(REFRESH_TOKEN_GRANT), Some(_)) => self.refresh(&caller, &form, presented).await,
             // An assertion says who asks, and binds nothing: without a proof there is no token (R-9449-05, D-05).
@@ -76,7 +85,28 @@ impl Broker {
                 Err(self.no_token(device, &why, presented, OAuthError::InvalidClient).await)
             }
         };
-        Answer { outcome, nonce: Some(self.next_nonce(&caller.jkt)), waited }
+        let outcome = self.told_to_identify(outcome, &caller, presented, course.identify).await;
+        Answer { outcome, nonce: Some(self.next_nonce(&caller.jkt)), waited: course.waited }
+    }
+
+    /// Puts into an answer that somebody looks for this device. Only where it can be put, and once; nobody looks, nothing is asked of the store.
+    async fn told_to_identify(
+        &self,
+        mut outcome: Result<TokenResponse, OAuthError>,
+        caller: &AuthenticatedDevice,
+        presented: &Presented<'_>,
+        is_asked: bool,
+    ) -> Result<TokenResponse, OAuthError> {
+        let identify = match &mut outcome {
+            Ok(response) => &mut response.identify,
+            Err(OAuthError::AuthorizationPending { identify, .. }) => identify,
+            Err(_) => return outcome,
+        };
+        if is_asked {
+            // What it is told besides stands, whatever becomes of this.
+            *identify = self.take_identify(&caller.device, presented.peer).await.unwrap_or(false);
+        }
+        outcome
     }
 
     async fn poll(
@@ -85,7 +115,7 @@ impl Broker {
         form: &Form<'_>,
         presented: &Presented<'_>,
         patience: &Patience<'_>,
-        waited: &mut Option<u32>,
+        course: &mut Course,
     ) -> Result<TokenResponse, OAuthError> {
         let device = &caller.device;
         // 3.
@@ -114,12 +144,12 @@ impl Broker {
         let standing = match (&standing, patience.wait) {
             (Standing::Pending { confirmation_number }, Some(wait)) => {
                 let wait = wait.min(MAX_WAIT);
-                *waited = Some(wait);
-                if self.pacer.is_news(id, confirmation_number.as_ref()) {
+                course.waited = Some(wait);
+                if self.pacer.is_news(id, confirmation_number.as_ref()) || course.identify {
                     self.pacer.forgive(id);
                     standing
                 } else {
-                    self.hold(&grant, device, Duration::from_secs(wait.into()), patience.stopping).await?
+                    self.hold(&grant, device, Duration::from_secs(wait.into()), patience.stopping, course).await?
                 }
             }
             _ => standing,
@@ -137,7 +167,7 @@ impl Broker {
         match standing {
             Standing::Pending { confirmation_number } => {
                 self.pacer.is_news(grant.id, confirmation_number.as_ref());
-                Err(OAuthError::AuthorizationPending { confirmation_number })
+                Err(OAuthError::AuthorizationPending { confirmation_number, identify: false })
             }
             Standing::Denied => Err(OAuthError::AccessDenied),
             Standing::Expired => Err(OAuthError::ExpiredToken),
@@ -156,12 +186,14 @@ impl Broker {
         device: &Device,
         wait: Duration,
         stopping: &watch::Receiver<bool>,
+        course: &mut Course,
     ) -> Result<Standing, OAuthError> {
         let held = self.wake.hold(grant.id);
         let end = tokio::time::sleep(wait.min(grant.expires_at.since(self.now())));
         tokio::pin!(end);
         let mut stopping = stopping.clone();
         let before = grant.standing(self.now());
+        let mut was_woken = false;
         loop {
             let changed = held.notify().notified();
             tokio::pin!(changed);
@@ -176,8 +208,16 @@ impl Broker {
                     self.store.device(&device.id).await?.filter(|present| present.state == DeviceState::Active);
                 return present.map(|_| standing).ok_or(OAuthError::InvalidClient);
             }
+            // Woken, but not by the sign-in: perhaps somebody looks for the device.
+            if was_woken && let Some(present) = self.store.device(&device.id).await? {
+                course.identify = self.is_asked_to_identify(&present);
+                if course.identify {
+                    self.pacer.forgive(grant.id);
+                    return Ok(standing);
+                }
+            }
             tokio::select! {
-                () = &mut changed => {}
+                () = &mut changed => was_woken = true,
                 () = &mut end => return Ok(now_grant.standing(self.now())),
                 _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(standing),
             }
@@ -192,20 +232,22 @@ impl Broker {
         presented: &Presented<'_>,
     ) -> Result<TokenResponse, OAuthError> {
         let device = &caller.device;
-        let kind = self.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
+        let policy = self.policy();
+        let kind = policy.kind(&device.facts.kind).ok_or(OAuthError::AccessDenied)?;
         // Policy may have changed since the code was minted.
         if !accepts_key(kind, device) {
             let why = format!("sign-in {}: a {} needs a {}", grant.id, kind.id, kind.key_assurance.words());
             return Err(self.no_token(device, &why, presented, OAuthError::AccessDenied).await);
         }
-        let resource = self.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
+        let resource = policy.resource(&grant.resource).filter(|_| kind.resources.contains(&grant.resource));
         let resource = resource
             .filter(|resource| grant.scope.is_within(&kind.widest_scope(resource)))
             .ok_or(OAuthError::AccessDenied)?;
         let secret = self.random.bytes32().map_err(|_| OAuthError::Unavailable)?;
         let refresh = kind.refresh_for(&grant.scope).map(|policy| (sha256(&[&secret]), policy));
         let context = Context { now: self.now(), actor: Actor::Device(device.id.clone()), peer: presented.peer };
-        let redemption = self.store.redeem_grant(grant.id, &caller.jkt, refresh, &context).await?;
+        let policy = second_person(kind);
+        let redemption = self.store.redeem_grant(grant.id, &caller.jkt, refresh, policy, &context).await?;
         self.wake.grant(grant.id);
         match redemption {
             Redemption::Redeemed => {
@@ -214,7 +256,10 @@ impl Broker {
                     timeout: policy.idle.min(policy.absolute),
                     ends_in: policy.absolute,
                 });
-                self.issue(caller, &Issue { grant, scope: &grant.scope, kind, resource, refresh })
+                // The device shows who let it in, before it starts.
+                let approved_by = self.store.approved_by(grant.id).await.ok().map(|names| names.join(", "));
+                let issue = Issue { grant, scope: &grant.scope, kind, resource, refresh };
+                self.issue(caller, &issue).map(|answer| TokenResponse { approved_by, ..answer })
             }
             Redemption::ApproverLost => Err(OAuthError::AccessDenied),
             Redemption::Lost => {
@@ -252,10 +297,11 @@ impl Broker {
                 self.no_token(device, UNKNOWN, presented, OAuthError::InvalidGrant).await
             });
         }
-        let kind =
-            self.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device)).ok_or(OAuthError::InvalidGrant)?;
+        let policies = self.policy();
+        let kind = policies.kind(&device.facts.kind).filter(|kind| accepts_key(kind, device));
+        let kind = kind.ok_or(OAuthError::InvalidGrant)?;
         let policy = kind.refresh_for(&grant.scope).ok_or(OAuthError::InvalidGrant)?;
-        let resource = self.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
+        let resource = policies.resource(&grant.resource).ok_or(OAuthError::InvalidGrant)?;
         let scope = match refreshed_scope(kind, resource, &grant, form) {
             Ok(scope) => scope,
             Err(error) => {

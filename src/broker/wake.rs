@@ -64,12 +64,17 @@ impl Wake {
 
     /// A grant changed: its held polls look again, and so do pages.
     pub fn grant(&self, id: GrantId) {
+        self.polls(id);
+        self.pages();
+    }
+
+    /// A grant changed, and no page need tell: its held polls look again.
+    pub fn polls(&self, id: GrantId) {
         let notify =
             self.polls.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(notify, _)| Arc::clone(notify));
         if let Some(notify) = notify {
             notify.notify_waiters();
         }
-        self.pages();
     }
 
     /// Something that pages show changed.

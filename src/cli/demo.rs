@@ -358,8 +358,11 @@ impl Actor {
 
     /// The next thing that it shows, however long that takes; an error if its routine ends before.
     async fn next(&mut self) -> anyhow::Result<DeviceEvent> {
-        if let Some(event) = self.screen.recv().await {
-            return Ok(event);
+        while let Some(event) = self.screen.recv().await {
+            // Whoever looks around on the pages may look for the printer; that is no step of the story.
+            if !matches!(event, DeviceEvent::Identify) {
+                return Ok(event);
+            }
         }
         self.ended().await?;
         bail!("the printer had nothing more to show")

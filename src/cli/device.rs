@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::broker::Caller;
-use crate::cli::output;
+use crate::broker::approvers::Approvers;
+use crate::cli::field::{self, FieldCommand};
 use crate::cli::serve::broker_beside;
+use crate::cli::{device_file, output};
 use crate::config::Config;
 use crate::http::api::shapes::DeviceShape;
 use crate::model::audit::Record;
@@ -36,6 +40,14 @@ pub enum DeviceCommand {
         #[arg(long, default_value_t = 1000)]
         limit: u32,
     },
+    /// Register all devices of a CSV or XLSX file, or none
+    Import(device_file::ImportArgs),
+    /// Print devices as CSV, in the columns of an import; formulas are neutralised
+    Export(device_file::ExportArgs),
+    /// Print an empty list with all columns and one example
+    Template,
+    /// Change what is known of a device; what is not given stays
+    Change(ChangeArgs),
     /// Stop a device; reversible. All that it holds is dead at once
     Suspend {
         /// Device id
@@ -45,7 +57,23 @@ pub enum DeviceCommand {
     Resume {
         /// Device id
         id: String,
+        /// It was reported stolen, is back, and was in nobody else's hands
+        #[arg(long)]
+        found: bool,
     },
+    /// Show or change who may approve a device's sign-ins, if not everybody who may at its site
+    Approvers {
+        /// Device id
+        id: String,
+        /// Put this person on its list; may be repeated. From then on only who is on it may
+        #[arg(long, value_name = "NAME")]
+        add: Vec<String>,
+        /// Take this person off its list; may be repeated
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
+    },
+    #[command(flatten)]
+    Field(FieldCommand),
     /// Take a device out for ever; its id and key are never accepted again
     Retire {
         /// Device id
@@ -104,6 +132,65 @@ impl AddArgs {
     }
 }
 
+/// Arguments of `device change`.
+#[derive(Debug, clap::Args)]
+pub struct ChangeArgs {
+    /// Device id
+    id: String,
+    /// Kind; only before it is paired
+    #[arg(long)]
+    kind: Option<String>,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Serial number; only before it is paired
+    #[arg(long)]
+    serial: Option<String>,
+    /// Number on the organisation's sticker
+    #[arg(long)]
+    asset_tag: Option<String>,
+    /// Maker
+    #[arg(long)]
+    maker: Option<String>,
+    /// Model
+    #[arg(long)]
+    model: Option<String>,
+    /// Floor
+    #[arg(long)]
+    floor: Option<String>,
+    /// Room
+    #[arg(long)]
+    room: Option<String>,
+    /// Who answers for it
+    #[arg(long)]
+    owner: Option<String>,
+    /// Note
+    #[arg(long)]
+    note: Option<String>,
+    /// Site
+    #[arg(long)]
+    site: Option<String>,
+}
+
+impl ChangeArgs {
+    /// The facts after it.
+    fn applied(self, facts: DeviceFacts) -> DeviceFacts {
+        DeviceFacts {
+            kind: self.kind.unwrap_or(facts.kind),
+            site: self.site.unwrap_or(facts.site),
+            name: self.name.unwrap_or(facts.name),
+            serial: self.serial.unwrap_or(facts.serial),
+            asset_tag: self.asset_tag.unwrap_or(facts.asset_tag),
+            maker: self.maker.unwrap_or(facts.maker),
+            model: self.model.unwrap_or(facts.model),
+            floor: self.floor.unwrap_or(facts.floor),
+            room: self.room.unwrap_or(facts.room),
+            owner: self.owner.unwrap_or(facts.owner),
+            note: self.note.unwrap_or(facts.note),
+        }
+    }
+}
+
 /// Runs one.
 pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
@@ -114,11 +201,45 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             broker.register_device(&caller, &id, facts).await?;
             id
         }
+        DeviceCommand::Import(args) => return device_file::import(args, &broker, json).await,
+        DeviceCommand::Export(args) => {
+            if json && !args.is_csv() {
+                let (devices, _) = broker.devices(&caller, &args.query()).await?;
+                output::json(&devices.iter().map(DeviceShape::from).collect::<Vec<_>>())?;
+            } else {
+                output::line(broker.export_devices(&caller, &args.query()).await?.trim_end())?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Template => {
+            output::line(broker.import_template().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        DeviceCommand::Change(args) => {
+            let id = args.id.clone();
+            let facts = broker.device(&caller, &id).await?.facts;
+            broker.change_device_facts(&caller, &id, None, args.applied(facts)).await.map(|()| id)?
+        }
         DeviceCommand::Suspend { id } => broker.suspend_device(&caller, &id).await.map(|()| id)?,
-        DeviceCommand::Resume { id } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: true } => broker.resume_stolen(&caller, &id, &id).await.map(|()| id)?,
+        DeviceCommand::Resume { id, found: false } => broker.resume_device(&caller, &id).await.map(|()| id)?,
+        DeviceCommand::Field(command) => match field::run(command, &broker, &caller, json).await? {
+            Some(changed) => changed,
+            None => return Ok(ExitCode::SUCCESS),
+        },
         DeviceCommand::Retire { id, for_ever } => {
             must_be_meant(&id, for_ever)?;
             broker.retire_device(&caller, &id).await.map(|()| id)?
+        }
+        DeviceCommand::Approvers { id, add, remove } => {
+            for name in &add {
+                broker.add_approver(&caller, &id, name).await?;
+            }
+            for name in &remove {
+                broker.remove_approver(&caller, &id, name).await?;
+            }
+            approvers(&broker.approvers(&caller, &id).await?, json)?;
+            return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::List { text, state, limit } => {
             let state = state.as_deref().map(parse_state).transpose()?;
@@ -171,6 +292,21 @@ pub fn say_changed(device: &DeviceShape, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
+    let Approvers { device, listed, others } = approvers;
+    if json {
+        return output::json(&json!({"device": device.id, "approvers": listed, "restricted": !listed.is_empty()}));
+    }
+    if listed.is_empty() {
+        let who = if others.is_empty() { "nobody yet".into() } else { others.join(", ") };
+        return output::line(&format!(
+            "everybody who may approve at {} may approve {}: {who}",
+            device.facts.site, device.id
+        ));
+    }
+    output::line(&format!("only these may approve {}: {}", device.id, listed.join(", ")))
+}
+
 /// Prints devices.
 pub fn list(devices: &[DeviceShape], total: u64, json: bool) -> anyhow::Result<()> {
     if json {
@@ -216,7 +352,9 @@ pub fn show(device: &DeviceShape, records: &[Record], json: bool) -> anyhow::Res
         ("name", facts.name.clone()),
         ("kind", facts.kind.clone()),
         ("site", facts.site.clone()),
+        ("floor", facts.floor.clone()),
         ("room", facts.room.clone()),
+        ("owner", facts.owner.clone()),
         ("asset tag", facts.asset_tag.clone()),
         ("serial", facts.serial.clone()),
         ("maker", facts.maker.clone()),
@@ -228,6 +366,8 @@ pub fn show(device: &DeviceShape, records: &[Record], json: bool) -> anyhow::Res
             "paired",
             device.key.as_ref().map_or_else(String::new, |key| format!("{} by {}", key.paired_at, key.paired_by)),
         ),
+        ("announced key", device.announced_jkt.clone().unwrap_or_default()),
+        ("stolen", device.stolen_at.clone().unwrap_or_default()),
         ("last seen", device.seen_at.clone().unwrap_or_default()),
     ])?;
     output::line("")?;

@@ -99,7 +99,7 @@ async fn rotate(config: &Config, json: bool) -> anyhow::Result<()> {
     say(&rotated)?;
     output::line(&format!(
         "Nobody has to do anything: what was signed stays good, for {} seconds, and that is longer than it lives.",
-        overlap(&config.kinds).as_secs()
+        overlap(&broker.kinds()).as_secs()
     ))?;
     output::line("Resources and devices meet a key id that they don't know, and fetch /jwks again.")
 }

@@ -15,12 +15,16 @@ mod audit;
 mod config;
 mod demo;
 mod device;
+mod device_file;
 mod doctor;
+mod field;
 mod keys;
 mod operator;
 mod output;
 mod pairing;
+mod policy;
 mod remote;
+mod risk;
 pub mod serve;
 mod simulate;
 mod site;
@@ -60,15 +64,18 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the broker
     Serve(serve::ServeArgs),
-    /// Register, list, suspend, resume and retire devices
+    /// Register, list, import, export, suspend, resume and retire devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
     /// Open and close pairing, confirm what waits
     #[command(subcommand)]
     Pairing(pairing::PairingCommand),
-    /// The site: its name and its networks
+    /// Sites: their names, networks and rules
     #[command(subcommand)]
     Site(site::SiteCommand),
+    /// Kinds, resources and sites as a file: export, import, history
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Add people, make sign-in links
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
@@ -86,6 +93,9 @@ enum Command {
     /// List and rotate the keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// The risk assessment: what is in force, signed versions
+    #[command(subcommand)]
+    Risk(risk::RiskCommand),
     /// Show and check configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -125,13 +135,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(remote) = Remote::find(server.as_deref(), token_file.as_deref(), ca.as_deref())? {
         return remote::run(command, &remote, json).await;
     }
-    let load = || -> anyhow::Result<Config> {
-        let mut config = Config::load(file.as_deref())?;
-        if let Some(data) = &data {
-            config.data.clone_from(data);
-        }
-        Ok(config)
-    };
+    let load = || -> anyhow::Result<Config> { Ok(Config::load(file.as_deref(), data.as_deref())?) };
     match command {
         Command::Demo(args) => demo::run(args, data, json).await,
         Command::Simulate(args) => simulate::run(args, None, json).await,
@@ -139,6 +143,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Device(command) => device::run(command, &load()?, json).await,
         Command::Pairing(command) => pairing::run(command, &load()?, json).await,
         Command::Site(command) => site::run(command, &load()?, json).await,
+        Command::Policy(command) => policy::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
         Command::Token(command) => token::run(command, &load()?, json).await,
         Command::Whoami => remote::whoami_here(&load()?, json).await,
@@ -146,6 +151,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,
         Command::Keys(command) => keys::run(command, &load()?, json).await,
+        Command::Risk(command) => risk::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }
 }

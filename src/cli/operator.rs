@@ -10,7 +10,7 @@ use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
 use crate::http::api::shapes::{OperatorShape, rights};
-use crate::model::operator::Role;
+use crate::model::operator::{EVERYWHERE, Role};
 use crate::simulator::screen::{Paint, terminal_qr};
 
 /// Commands on operators.
@@ -31,11 +31,39 @@ pub enum OperatorCommand {
     },
     /// List people
     List,
+    /// Give a person a role at a site, or take it away
+    Role {
+        /// Name
+        name: String,
+        /// Site id; "*" for all sites
+        #[arg(long, default_value = EVERYWHERE)]
+        site: String,
+        /// What the person may do there; none: nothing any more
+        #[arg(long, value_parser = role_or_none)]
+        role: RoleOrNone,
+    },
+    /// Let a disabled person in again, with the roles of before
+    Enable {
+        /// Name
+        name: String,
+    },
     /// Take all rights from a person, at once
     Disable {
         /// Name
         name: String,
     },
+}
+
+/// What `operator role` sets.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleOrNone(Option<Role>);
+
+fn role_or_none(word: &str) -> Result<RoleOrNone, String> {
+    match (word, Role::parse(word)) {
+        ("none", _) => Ok(RoleOrNone(None)),
+        (_, Some(role)) => Ok(RoleOrNone(Some(role))),
+        _ => Err("it is viewer, technician, approver, admin or none".into()),
+    }
 }
 
 /// A phone can open the link, and somebody is there to scan it.
@@ -70,8 +98,25 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
             }
         }
         OperatorCommand::List => {
-            let operators = broker.operators().await?;
-            list(&operators.iter().map(OperatorShape::from).collect::<Vec<_>>(), json)?;
+            let people = broker.people(&caller).await?;
+            list(&people.iter().map(OperatorShape::from).collect::<Vec<_>>(), json)?;
+        }
+        OperatorCommand::Role { name, site, role: RoleOrNone(role) } => {
+            broker.set_role(&caller, &name, &site, role).await?;
+            if json {
+                output::json(&json!({"name": name, "site": site, "role": role}))?;
+            } else {
+                let rights = broker.person(&caller, &name).await?.operator.rights;
+                output::line(&format!("{name} has now: {}", rights.words()))?;
+            }
+        }
+        OperatorCommand::Enable { name } => {
+            broker.enable_operator(&caller, &name).await?;
+            if json {
+                output::json(&json!({"name": name, "disabled": false}))?;
+            } else {
+                output::line(&format!("{name} may sign in again"))?;
+            }
         }
         OperatorCommand::Disable { name } => {
             broker.disable_operator(&caller, &name).await?;
@@ -93,12 +138,17 @@ pub fn list(operators: &[OperatorShape], json: bool) -> anyhow::Result<()> {
     if operators.is_empty() {
         return output::line("nobody. Add somebody: pairgate operator add dana --role admin");
     }
-    let rows: Vec<Vec<String>> = operators
-        .iter()
-        .map(|operator| {
-            let state = operator.disabled_at.as_ref().map_or_else(|| "active".into(), |at| format!("disabled {at}"));
-            vec![operator.name.clone(), rights(&operator.roles).words(), operator.added_at.clone(), state]
-        })
-        .collect();
-    output::table(&["NAME", "ROLES", "ADDED", "STATE"], &rows)
+    let row = |person: &OperatorShape| {
+        let mut ways = Vec::new();
+        ways.extend(person.sso.then(|| "sso".to_owned()));
+        ways.extend((person.passkeys > 0).then(|| format!("passkeys: {}", person.passkeys)));
+        let ways = if ways.is_empty() { "links".to_owned() } else { ways.join(", ") };
+        let seen = person.seen_at.clone().unwrap_or_else(|| "never".into());
+        let state = person.disabled_at.as_ref().map_or_else(|| "active".into(), |at| format!("disabled {at}"));
+        vec![person.name.clone(), rights(&person.roles).words(), ways, seen, state]
+    };
+    output::table(
+        &["NAME", "ROLES", "SIGNS IN BY", "LAST SEEN", "STATE"],
+        &operators.iter().map(row).collect::<Vec<_>>(),
+    )
 }

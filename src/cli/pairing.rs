@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::broker::field::ManyConfirmed;
 use crate::broker::pairing::Confirm;
 use crate::broker::{Broker, Caller};
 use crate::cli::output;
@@ -24,9 +25,9 @@ pub enum PairingCommand {
         /// Device id
         #[arg(required_unless_present = "site")]
         device: Option<String>,
-        /// The whole site
-        #[arg(long, conflicts_with = "device")]
-        site: bool,
+        /// The whole site; without a name the site that every installation begins with
+        #[arg(long, conflicts_with = "device", value_name = "SITE", num_args = 0..=1, default_missing_value = DEFAULT_SITE)]
+        site: Option<String>,
         /// How long
         #[arg(long, default_value_t = 15, value_name = "MINUTES")]
         minutes: u64,
@@ -36,22 +37,29 @@ pub enum PairingCommand {
         /// Device id
         #[arg(required_unless_present = "site")]
         device: Option<String>,
-        /// The whole site
-        #[arg(long, conflicts_with = "device")]
-        site: bool,
+        /// The whole site; without a name the site that every installation begins with
+        #[arg(long, conflicts_with = "device", value_name = "SITE", num_args = 0..=1, default_missing_value = DEFAULT_SITE)]
+        site: Option<String>,
     },
     /// What waits to be confirmed
     List,
-    /// Confirm by the six digits that the device shows, or a new key for which its present one vouches
+    /// Confirm by the six digits that the device shows, or a key for which its present one or its maker vouches
     Confirm {
         /// Device id
-        device: String,
+        #[arg(required_unless_present = "site")]
+        device: Option<String>,
         /// Six digits
-        #[arg(long, required_unless_present = "vouched")]
+        #[arg(long, required_unless_present_any = ["vouched", "manifest"])]
         number: Option<String>,
         /// Compare nothing: the device's present key vouches for the new one
         #[arg(long, conflicts_with = "number")]
         vouched: bool,
+        /// Compare nothing: the key is the one that the device's maker announced
+        #[arg(long, conflicts_with_all = ["number", "vouched"])]
+        manifest: bool,
+        /// With --manifest: all that wait at this site
+        #[arg(long, conflicts_with = "device", requires = "manifest", value_name = "SITE", num_args = 0..=1, default_missing_value = DEFAULT_SITE)]
+        site: Option<String>,
         /// Which pairing, if several wait for this device
         #[arg(long, value_name = "ID")]
         pairing: Option<String>,
@@ -68,28 +76,32 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
     let broker = broker_beside(config).await?;
     let caller = Caller::command_line();
     match command {
-        PairingCommand::Open { device, minutes, .. } => {
-            let subject = subject(device.as_deref())?;
+        PairingCommand::Open { device, minutes, site } => {
+            let subject = subject(device.as_deref(), site)?;
             let closes_at =
                 broker.open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60)))).await?;
             say_window(&WindowShape::from(Some(closes_at)), json)?;
         }
-        PairingCommand::Close { device, .. } => {
-            broker.close_window(&caller, &subject(device.as_deref())?).await?;
+        PairingCommand::Close { device, site } => {
+            broker.close_window(&caller, &subject(device.as_deref(), site)?).await?;
             say_window(&WindowShape { closes_at: None }, json)?;
         }
         PairingCommand::List => {
             let waiting = broker.open_pairings(&caller, None).await?;
             list(&waiting.iter().map(PairingShape::from).collect::<Vec<_>>(), json)?;
         }
-        PairingCommand::Confirm { device, number, pairing, .. } => {
+        PairingCommand::Confirm { site: Some(site), .. } => {
+            return many(&broker.confirm_announced(&caller, &site).await?, json);
+        }
+        PairingCommand::Confirm { device, number, manifest, pairing, .. } => {
+            let device = device.unwrap_or_default();
+            let otherwise = if manifest { Confirm::Manifest } else { Confirm::Vouched };
             let id = match pairing {
                 Some(id) => id,
                 None => only_one(&broker, &device).await?,
             };
-            let device = broker
-                .confirm_pairing(&caller, &id, &number.as_deref().map_or(Confirm::Vouched, Confirm::Number))
-                .await?;
+            let device =
+                broker.confirm_pairing(&caller, &id, &number.as_deref().map_or(otherwise, Confirm::Number)).await?;
             let key = device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt));
             if json {
                 output::json(&json!({"device": device.id, "key": key}))
@@ -122,11 +134,25 @@ pub fn say_refused(count: usize, json: bool) -> anyhow::Result<()> {
     if json { output::json(&json!({"refused": count})) } else { output::line(&format!("refused: {count}")) }
 }
 
-fn subject(device: Option<&str>) -> anyhow::Result<WindowSubject> {
+fn subject(device: Option<&str>, site: Option<String>) -> anyhow::Result<WindowSubject> {
     Ok(match device {
         Some(id) => WindowSubject::Device(DeviceId::new(id)?),
-        None => WindowSubject::Site(DEFAULT_SITE.into()),
+        None => WindowSubject::Site(site.unwrap_or_else(|| DEFAULT_SITE.into())),
     })
+}
+
+/// What became of many; the exit code says whether all were paired.
+fn many(outcome: &ManyConfirmed, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let left: Vec<_> = outcome.left.iter().map(|(id, why)| json!({"device": id, "why": why})).collect();
+        output::json(&json!({"paired": outcome.paired, "left": left}))?;
+    } else {
+        output::line(&format!("paired: {}", outcome.paired.len()))?;
+        for (id, why) in &outcome.left {
+            output::line(&format!("not paired: {id}: {why}"))?;
+        }
+    }
+    Ok(if outcome.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn only_one(broker: &Broker, device: &str) -> anyhow::Result<String> {
@@ -154,11 +180,16 @@ pub fn list(waiting: &[PairingShape], json: bool) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = waiting
         .iter()
         .map(|pairing| {
-            let state = match (pairing.conflict, pairing.ready, pairing.verified) {
-                (true, _, _) => "CONFLICT: several keys",
-                (false, false, _) => "waits for the device",
-                (false, true, false) => "compare the digits",
-                (false, true, true) => "verified by its present key",
+            let state = if pairing.conflict {
+                "CONFLICT: several keys"
+            } else if !pairing.ready {
+                "waits for the device"
+            } else if pairing.announced {
+                "verified: announced by its maker"
+            } else if pairing.verified {
+                "verified by its present key"
+            } else {
+                "compare the digits"
             };
             vec![
                 pairing.device.clone(),

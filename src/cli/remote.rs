@@ -30,6 +30,8 @@ use crate::store::AuditQuery;
 const EMPTY: Option<()> = None;
 /// Rows of one request.
 const ROWS: usize = 1000;
+/// What is no command of the administration API.
+const NOT_FROM_HERE: &str = "this can't be done from another machine yet; run it on the broker's machine";
 
 /// Runs a command there.
 pub async fn run(command: Command, remote: &Remote, json: bool) -> anyhow::Result<ExitCode> {
@@ -67,7 +69,10 @@ async fn devices(api: &Api, command: DeviceCommand, json: bool) -> anyhow::Resul
             api.call(Method::POST, &["devices"], Some(json!({"id": id, "facts": facts}))).await?
         }
         DeviceCommand::Suspend { id } => act(&id, "suspend", None).await?,
-        DeviceCommand::Resume { id } => act(&id, "resume", None).await?,
+        DeviceCommand::Resume { found: true, .. } => {
+            bail!("this needs a person: open {}/devices", issuer(api).await)
+        }
+        DeviceCommand::Resume { id, found: false } => act(&id, "resume", None).await?,
         DeviceCommand::Retire { id, for_ever } => {
             device::must_be_meant(&id, for_ever)?;
             act(&id, "retire", Some(json!({"confirm": id}))).await?
@@ -89,6 +94,12 @@ async fn devices(api: &Api, command: DeviceCommand, json: bool) -> anyhow::Resul
             let records = if json { Vec::new() } else { api.records(&query).await? };
             return device::show(&shape, &records, json);
         }
+        DeviceCommand::Import(_)
+        | DeviceCommand::Export(_)
+        | DeviceCommand::Template
+        | DeviceCommand::Change(_)
+        | DeviceCommand::Approvers { .. }
+        | DeviceCommand::Field(_) => bail!(NOT_FROM_HERE),
     };
     device::say_changed(&changed, json)
 }
@@ -112,13 +123,14 @@ async fn list_devices(api: &Api, wanted: &[(&str, String)], limit: usize) -> any
 
 async fn pairings(api: &Api, command: PairingCommand, json: bool) -> anyhow::Result<()> {
     match command {
-        PairingCommand::Open { device, minutes, .. } => {
+        PairingCommand::Open { device, minutes, site } => {
             let body = Some(json!({"minutes": minutes}));
-            let window: WindowShape = api.call(Method::PUT, &window(device.as_deref()), body).await?;
+            let window: WindowShape = api.call(Method::PUT, &window(device.as_deref(), site.as_deref()), body).await?;
             pairing::say_window(&window, json)
         }
-        PairingCommand::Close { device, .. } => {
-            let window: WindowShape = api.call(Method::DELETE, &window(device.as_deref()), EMPTY).await?;
+        PairingCommand::Close { device, site } => {
+            let window: WindowShape =
+                api.call(Method::DELETE, &window(device.as_deref(), site.as_deref()), EMPTY).await?;
             pairing::say_window(&window, json)
         }
         PairingCommand::List => {
@@ -136,21 +148,41 @@ async fn pairings(api: &Api, command: PairingCommand, json: bool) -> anyhow::Res
     }
 }
 
-fn window(device: Option<&str>) -> [&str; 3] {
+fn window<'a>(device: Option<&'a str>, site: Option<&'a str>) -> [&'a str; 3] {
     match device {
         Some(id) => ["devices", id, "window"],
-        None => ["sites", DEFAULT_SITE, "window"],
+        None => ["sites", site.unwrap_or(DEFAULT_SITE), "window"],
+    }
+}
+
+/// The site of this id, or the only one that the token knows of.
+async fn wanted_site(api: &Api, id: Option<String>) -> anyhow::Result<SiteShape> {
+    if let Some(id) = id {
+        return api.get(&["sites", &id], &[]).await;
+    }
+    let mut sites = api.get::<Listed<SiteShape>>(&["sites"], &[]).await?.items;
+    match sites.len() {
+        1 => Ok(sites.remove(0)),
+        count => bail!("there are {count} sites; say which. See: pairgate site list"),
     }
 }
 
 async fn sites(api: &Api, command: SiteCommand, json: bool) -> anyhow::Result<()> {
-    let site: SiteShape = match command {
-        SiteCommand::Show => api.get(&["sites", DEFAULT_SITE], &[]).await?,
-        SiteCommand::Set { name, network } => {
-            let mut change = serde_json::Map::new();
-            change.extend(name.map(|name| ("name".to_owned(), json!(name))));
-            change.extend(network.map(|networks| ("networks".to_owned(), json!(networks))));
-            api.call(Method::PATCH, &["sites", DEFAULT_SITE], Some(change)).await?
+    let site = match command {
+        SiteCommand::List => {
+            let sites: Listed<SiteShape> = api.get(&["sites"], &[]).await?;
+            return site::list(&sites.items, json);
+        }
+        SiteCommand::Show { id } => wanted_site(api, id).await?,
+        SiteCommand::Add { id, change } => {
+            let mut new = change.as_json();
+            new.entry("name").or_insert_with(|| json!(id));
+            new.insert("id".into(), json!(id));
+            api.call(Method::POST, &["sites"], Some(new)).await?
+        }
+        SiteCommand::Set { id, change } => {
+            let site = wanted_site(api, id).await?;
+            api.call(Method::PATCH, &["sites", &site.id], Some(change.as_json())).await?
         }
     };
     site::show(&site, json)

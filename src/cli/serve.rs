@@ -1,7 +1,7 @@
 //! `pairgate serve`, and the composition root: from configuration to a running broker.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::{Api, ClientCertificates, Config, Tls, is_wide};
+use crate::config::{Api, ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
+use crate::model::kind::Kind;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
@@ -68,25 +69,32 @@ pub async fn open_broker(
         None => MasterKey::from_file(&config.data.join("master.key"), is_new, &random)?,
     };
     let client = &config.client;
+    let sso = config.sso.clone().map(Sso::load).transpose()?;
     let policy = Policy {
-        kinds: config.kinds.clone(),
-        resources: config.resources.clone(),
+        sso,
+        kinds: Kind::built_in(),
+        resources: Vec::new(),
+        file: config.policy.clone(),
         mtls_url,
         client_trust: client_trust(client)?,
         attestation_roots,
         signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
         signing_key_lifetime: config.signing_key_lifetime,
+        address_file: Some(config.address_file.clone()),
         ca_pem: if config.tls == Some(Tls::LocalCa) { LocalCa::in_data(&config.data).ca_pem().ok() } else { None },
     };
     let parts = Parts { store, master, issuer, clock: Clock::system(), random, policy };
     Ok(Broker::open(parts, accept_clock).await?)
 }
 
-/// The issuer: as configured, or the listening address.
+/// The issuer: as configured, or the listening address; that of this machine alone by its name, because browsers have no passkeys for a number.
 pub fn issuer(config: &Config, listen: SocketAddr) -> anyhow::Result<Url> {
-    match &config.public_url {
-        Some(url) => Ok(url.clone()),
-        None => Ok(Url::parse(&format!("{}://{listen}", if config.tls.is_some() { "https" } else { "http" }))?),
+    let is_local = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)].contains(&listen.ip());
+    match (&config.public_url, &config.tls) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(_)) => Ok(Url::parse(&format!("https://{listen}"))?),
+        (None, None) if is_local => Ok(Url::parse(&format!("http://localhost:{}", listen.port()))?),
+        (None, None) => Ok(Url::parse(&format!("http://{listen}"))?),
     }
 }
 
@@ -319,4 +327,23 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!("stopping");
     running.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_issuer_on_this_machine_alone_is_a_name() {
+        for (listen, public_url, expected) in [
+            ("127.0.0.1:8628", None, "http://localhost:8628/"),
+            ("[::1]:8628", None, "http://localhost:8628/"),
+            ("127.0.0.2:8628", None, "http://127.0.0.2:8628/"),
+            ("127.0.0.1:8628", Some("http://127.0.0.1:8628"), "http://127.0.0.1:8628/"),
+            ("127.0.0.1:8628", Some("https://pairgate.example.org"), "https://pairgate.example.org/"),
+        ] {
+            let config = Config { public_url: public_url.map(|url| url.parse().unwrap()), ..Config::default() };
+            assert_eq!(issuer(&config, listen.parse().unwrap()).unwrap().as_str(), expected, "{listen}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::simulator::{DeviceKey, SimulatedDevice, SimulatorError, Wire};
 /// Simulate one device, or a fleet.
 #[derive(Debug, clap::Args)]
 pub struct SimulateArgs {
-    /// The broker's public address, such as http://127.0.0.1:8628
+    /// The broker's public address, such as http://localhost:8628
     #[arg(long, value_name = "URL", required_unless_present = "fleet")]
     issuer: Option<String>,
     /// The device's id, as registered

@@ -12,20 +12,26 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
-use crate::model::device::KeyAssurance;
 use crate::model::kind::Kind;
 use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
 mod api;
-mod policy;
+pub mod difference;
+pub mod policy;
 mod remote;
+pub mod setup;
+mod sso;
 mod transport;
 
 pub use api::Api;
 use api::{ApiTable, api};
-use policy::{KindPatch, ResourceTable, resource};
+use policy::{Described, KindPatch, PolicyTables, ResourcePatch, Trusts};
 pub use remote::Remote;
+pub use setup::AddressFile;
+pub use sso::{GroupRole, Hidden, Sso, is_loopback};
+use sso::{SsoTable, sso};
+use toml::Table;
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -61,14 +67,20 @@ pub struct Config {
     pub master_key: Option<String>,
     /// Log filter, `info` or `pairgate=debug`.
     pub log: String,
-    /// Kinds of devices with their policy.
+    /// Kinds of devices with their policy, as far as the file says.
     pub kinds: Vec<Kind>,
-    /// Resources with settings of their own.
+    /// Resources with settings of their own, as far as the file says.
     pub resources: Vec<Resource>,
+    /// What the file says of kinds and resources: it holds, whatever the policy in the database says.
+    pub policy: PolicyTables,
     /// PEM files with the certificates of makers who are believed that a key is kept in hardware.
     pub attestation_roots: Vec<PathBuf>,
     /// How old a signing key gets before it is rotated.
     pub signing_key_lifetime: Duration,
+    /// Where the first run may write an address.
+    pub address_file: AddressFile,
+    /// The organisation's OpenID provider.
+    pub sso: Option<Sso>,
 }
 
 impl Default for Config {
@@ -85,8 +97,11 @@ impl Default for Config {
             log: "info".into(),
             kinds: Kind::built_in(),
             resources: Vec::new(),
+            policy: PolicyTables::default(),
             attestation_roots: Vec::new(),
             signing_key_lifetime: days(90),
+            address_file: AddressFile::default(),
+            sso: None,
         }
     }
 }
@@ -102,6 +117,7 @@ struct File {
     client_cert_header: Option<bool>,
     log: Option<String>,
     signing_key_lifetime: Option<u64>,
+    sso: Option<SsoTable>,
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
@@ -111,15 +127,16 @@ struct File {
     #[serde(default)]
     kinds: BTreeMap<String, KindPatch>,
     #[serde(default)]
-    resources: BTreeMap<String, ResourceTable>,
+    resources: BTreeMap<String, ResourcePatch>,
 }
 
 impl Config {
-    /// Reads the file (`named`, or the default one if it is there), then the environment.
+    /// Reads what the first run wrote, over it the file (`named`, or the default one if it is there), over that the environment. `data`: the data
+    /// directory, if the command line names it.
     ///
     /// # Errors
     /// [`ConfigError`] with file, line and what is allowed.
-    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+    pub fn load(named: Option<&Path>, data: Option<&Path>) -> Result<Self, ConfigError> {
         #[allow(clippy::disallowed_methods)] // the one place
         let named = named.map(Path::to_owned).or_else(|| std::env::var("PAIRGATE_CONFIG").ok().map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
@@ -128,7 +145,38 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => String::new(),
             Err(error) => return Err(ConfigError(format!("{}: {error}", path.display()))),
         };
-        Self::from_parts(&text, std::env::vars()).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let named_file = |error: ConfigError| ConfigError(format!("{}: {error}", path.display()));
+        let environment: Vec<(String, String)> = std::env::vars().collect();
+        // Alone first: so that an error names a line of that file, and for the data directory.
+        let alone: Table = toml::from_str(&text).map_err(|error| named_file(ConfigError(error.to_string())))?;
+        let _: File = toml::from_str(&text).map_err(|error| named_file(ConfigError(error.to_string())))?;
+        let variable =
+            |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let written = alone.get("data").and_then(toml::Value::as_str);
+        let data = data.map(Path::to_owned).or_else(|| variable("PAIRGATE_DATA").or(written).map(PathBuf::from));
+        let data = data.unwrap_or_else(|| Self::default().data);
+        let sets_address = setup::sets_address(&alone)
+            || ["PAIRGATE_LISTEN", "PAIRGATE_PUBLIC_URL", "PAIRGATE_TLS_CERTIFICATE"]
+                .iter()
+                .any(|name| variable(name).is_some());
+        let mut config = Self::from_layers(setup::read(&data)?, &text, environment).map_err(named_file)?;
+        config.address_file = AddressFile::new(&data, sets_address);
+        config.data = data;
+        Ok(config)
+    }
+
+    /// From what the first run wrote, the text of a file over it, and environment variables over that.
+    fn from_layers(
+        mut below: Table,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        if below.is_empty() {
+            return Self::from_parts(text, environment);
+        }
+        let above: Table = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        below.extend(above);
+        Self::from_parts(&below.to_string(), environment)
     }
 
     /// From the text of a file and environment variables.
@@ -152,6 +200,10 @@ impl Config {
                 "PAIRGATE_LOG" => file.log = Some(value),
                 "PAIRGATE_TLS_CERTIFICATE" => file.tls.certificate = Some(PathBuf::from(value)),
                 "PAIRGATE_TLS_KEY" => file.tls.key = Some(PathBuf::from(value)),
+                "PAIRGATE_SSO_CLIENT_SECRET" => match &mut file.sso {
+                    Some(table) => table.set_secret(value),
+                    None => return Err(ConfigError("PAIRGATE_SSO_CLIENT_SECRET needs a section [sso]".into())),
+                },
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
                 // What says where the configuration, or another broker, is.
                 "PAIRGATE_CONFIG" | remote::SERVER | remote::TOKEN => {}
@@ -190,12 +242,11 @@ impl Config {
             );
         }
         config.attestation_roots = file.attestation_roots;
-        for (id, patch) in file.kinds {
-            config.apply_kind(&id, patch)?;
+        config.sso = file.sso.map(sso).transpose()?;
+        for (id, resource) in &mut file.resources {
+            resource.read_keys(id)?;
         }
-        for (id, table) in file.resources {
-            config.resources.push(resource(id, table)?);
-        }
+        config.policy = PolicyTables { kinds: file.kinds, resources: file.resources, ..PolicyTables::default() };
         config.checked()
     }
 
@@ -206,6 +257,7 @@ impl Config {
     pub fn with_listen(mut self, listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
         self.listen = listen.unwrap_or(self.listen);
         self.check_transport()?;
+        self.check_api()?;
         Ok(self)
     }
 
@@ -226,35 +278,10 @@ impl Config {
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
-        self.check_api()?;
-        self.kinds = self
-            .kinds
-            .into_iter()
-            .map(Kind::checked)
-            .collect::<Result<_, _>>()
-            .map_err(|error| ConfigError(error.to_string()))?;
-        // Without a maker to believe, no device of such a kind could ever be paired.
-        let needs_roots = self.kinds.iter().find(|kind| kind.key_assurance == KeyAssurance::Attested);
-        if let Some(kind) = needs_roots.filter(|_| self.attestation_roots.is_empty()) {
-            return Err(ConfigError(format!(
-                "kinds.{}: key_assurance = 'attested' needs attestation_roots, the files with the makers' certificates",
-                kind.id
-            )));
-        }
-        let mut prefixes: Vec<_> = self.kinds.iter().map(|kind| kind.prefix.as_str()).collect();
-        prefixes.sort_unstable();
-        if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ConfigError(format!("two kinds share the prefix '{}'; each needs its own", twice[0])));
-        }
-        for kind in &self.kinds {
-            let described = kind.resources.iter().filter_map(|id| self.resources.iter().find(|known| known.id == *id));
-            if let Some(resource) = described.into_iter().find(|resource| kind.scope(resource).is_empty()) {
-                return Err(ConfigError(format!(
-                    "kind '{}' may use resource '{}', but none of its scopes is one of that resource's",
-                    kind.id, resource.id
-                )));
-            }
-        }
+        let trusts =
+            Trusts { makers: !self.attestation_roots.is_empty(), authorities: !self.client.authorities.is_empty() };
+        let described = Described::built_in().with(&self.policy)?.checked(trusts)?;
+        (self.kinds, self.resources) = (described.kinds, described.resources);
         Ok(self)
     }
 }
@@ -274,16 +301,6 @@ fn public_url(text: &str) -> Result<Url, ConfigError> {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
         _ => Err(wrong("must be https (http only on loopback): codes and tokens must not travel in clear")),
-    }
-}
-
-/// Does this address lead to this machine, and nowhere else?
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -138,9 +138,6 @@ impl Config {
         if !client.authorities.is_empty() && client.url.is_none() && client.listen.is_none() {
             return refuse("client_ca needs mtls_listen or mtls_url: nobody is asked for a certificate".into());
         }
-        if self.kinds.iter().any(|kind| kind.certified) && client.authorities.is_empty() {
-            return refuse("client_certificate = 'pki' needs [tls] client_ca".into());
-        }
         Ok(())
     }
 }

@@ -11,8 +11,11 @@
 //! 5. A proof beside another method is by the same pinned key.
 //! 6. `jti` values are used up ([`replay`]). Last, so that strangers can't fill the memory of them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 
 use crate::clock::Timestamp;
@@ -132,7 +135,7 @@ pub struct Authenticator {
     issuer: String,
     trust: ClientTrust,
     /// Kinds whose devices need a certificate by one of the authorities.
-    certified_kinds: Vec<String>,
+    certified_kinds: ArcSwap<BTreeSet<String>>,
 }
 
 /// How a request authenticates.
@@ -174,14 +177,14 @@ impl Authenticator {
     ///
     /// # Errors
     /// If the generator fails.
-    pub fn new(
-        random: &Random,
-        issuer: &str,
-        trust: ClientTrust,
-        certified_kinds: Vec<String>,
-    ) -> Result<Self, SecretError> {
+    pub fn new(random: &Random, issuer: &str, trust: ClientTrust) -> Result<Self, SecretError> {
         let (proofs, assertions) = (Proofs::new(random)?, replay::UsedAssertions::default());
-        Ok(Self { proofs, assertions, issuer: issuer.to_owned(), trust, certified_kinds })
+        Ok(Self { proofs, assertions, issuer: issuer.to_owned(), trust, certified_kinds: ArcSwap::default() })
+    }
+
+    /// Says of which kinds devices must have a certificate by one of the authorities. None, at first.
+    pub fn certify(&self, kinds: BTreeSet<String>) {
+        self.certified_kinds.store(Arc::new(kinds));
     }
 
     /// Are there authorities for client certificates?
@@ -374,7 +377,7 @@ impl Authenticator {
         if self.trust.has_revoked(chain, now) {
             return Err(said.not_its_key(Some(&device), "a revoked certificate"));
         }
-        if self.certified_kinds.contains(&device.facts.kind)
+        if self.certified_kinds.load().contains(&device.facts.kind)
             && let Err(why) = self.trust.vouches_for(chain, now)
         {
             return Err(said.not_its_key(Some(&device), &format!("a certificate by no authority of ours: {why}")));
@@ -386,7 +389,7 @@ impl Authenticator {
 
     /// Without this, the key of a certificate that was revoked, or never issued, would get in by another method.
     fn needs_no_certificate(&self, device: &Device, said: &Said<'_>) -> Result<(), Refused> {
-        if self.certified_kinds.contains(&device.facts.kind) {
+        if self.certified_kinds.load().contains(&device.facts.kind) {
             return Err(said.not_its_key(Some(device), "its key, without the certificate that its kind wants"));
         }
         Ok(())

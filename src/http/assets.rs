@@ -1,4 +1,4 @@
-//! The stylesheet, the script and the icon: built in, named by their content, kept by browsers for a year.
+//! The stylesheet, the scripts and the icon: built in, named by their content, kept by browsers for a year.
 
 use std::sync::LazyLock;
 
@@ -22,8 +22,18 @@ pub struct Assets {
     pub css: Asset,
     /// `live.js`.
     pub js: Asset,
+    /// `passkey.js`.
+    pub passkey: Asset,
     /// `icon.svg`.
     pub icon: Asset,
+    /// `labels.css`.
+    pub labels: Asset,
+    /// The size of a page of labels: `paper-a4.css`. In files of their own, since `@page` knows no classes in all browsers.
+    pub paper_a4: Asset,
+    /// `paper-letter.css`.
+    pub paper_letter: Asset,
+    /// `paper-roll.css`.
+    pub paper_roll: Asset,
 }
 
 /// The files of this build.
@@ -36,15 +46,28 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     Assets {
         css: asset("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")),
         js: asset("live", "js", "text/javascript; charset=utf-8", include_str!("assets/live.js")),
+        passkey: asset("passkey", "js", "text/javascript; charset=utf-8", include_str!("assets/passkey.js")),
         icon: asset("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")),
+        labels: asset("labels", "css", "text/css; charset=utf-8", include_str!("assets/labels.css")),
+        paper_a4: asset("paper-a4", "css", "text/css; charset=utf-8", include_str!("assets/paper-a4.css")),
+        paper_letter: asset("paper-letter", "css", "text/css; charset=utf-8", include_str!("assets/paper-letter.css")),
+        paper_roll: asset("paper-roll", "css", "text/css; charset=utf-8", include_str!("assets/paper-roll.css")),
     }
 });
 
 /// `GET /assets/{name}`.
 pub async fn serve(Path(name): Path<String>) -> Response {
-    let found = [&ASSETS.css, &ASSETS.js, &ASSETS.icon]
-        .into_iter()
-        .find(|asset| asset.href.strip_prefix("/assets/") == Some(&name));
+    let all = [
+        &ASSETS.css,
+        &ASSETS.js,
+        &ASSETS.passkey,
+        &ASSETS.icon,
+        &ASSETS.labels,
+        &ASSETS.paper_a4,
+        &ASSETS.paper_letter,
+        &ASSETS.paper_roll,
+    ];
+    let found = all.into_iter().find(|asset| asset.href.strip_prefix("/assets/") == Some(&name));
     let Some(asset) = found else { return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response() };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(asset.media_type)),

@@ -15,13 +15,15 @@ use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
-use crate::broker::people::Session;
+use crate::broker::people::{Browser, Session};
 use crate::http::{Edge, present};
 use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
 
 /// No request of ours has a larger body.
 pub const MAX_BODY: usize = 16 * 1024;
+/// Fields of a form of ours: a page of ticked rows among them.
+const MAX_FIELDS: usize = 128;
 /// A body must have arrived after this long.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// `__Host-`: only over TLS (or loopback), only this host, whole site.
@@ -108,6 +110,17 @@ async fn read_body(body: Body) -> Result<Bytes, (StatusCode, &'static str)> {
     }
 }
 
+impl FromRequestParts<Edge> for Browser {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Self::Rejection> {
+        let Peer(peer) = Peer::from_request_parts(parts, edge).await?;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let session = cookie(&parts.headers, SESSION_COOKIE).map(str::to_owned);
+        Ok(Self { peer, agent: agent.to_owned(), session })
+    }
+}
+
 /// A signed-in operator. Everybody else is sent to sign in.
 pub struct SignedIn {
     /// The session.
@@ -162,6 +175,17 @@ pub fn is_return_path(path: &str) -> bool {
     // No dots: a browser would resolve dot segments, and arrive somewhere else.
     let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_".contains(&byte));
     is_plain && path.len() <= 256 && (path.starts_with("/approve?user_code=") || path.starts_with("/pair/"))
+}
+
+/// A path on this host and nothing else (R-9700-02).
+pub fn is_own_path(path: &str) -> bool {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/?=&-_.~%+".contains(&byte));
+    is_plain && path.len() <= 512 && path.starts_with('/') && !path.contains("//") && !path.contains("..")
+}
+
+/// A session's cookie, as [`set_cookie`] takes it.
+pub fn session_cookie(id: &str) -> String {
+    format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax")
 }
 
 /// A cookie's value.
@@ -236,6 +260,22 @@ impl PageForm {
     pub fn field(&self, name: &str) -> String {
         self.fields.get(name).map(|value| value.trim().to_owned()).unwrap_or_default()
     }
+
+    /// All fields but the token, by name, as they were typed.
+    pub fn all(&self) -> Vec<(String, String)> {
+        let typed = self.fields.iter().filter(|(name, _)| name.as_str() != "csrf");
+        let mut all: Vec<_> = typed.map(|(name, value)| (name.clone(), value.clone())).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What was ticked: the rest of the names of all fields that begin so. A field of one name could stand only once.
+    pub fn ticked(&self, beginning: &str) -> Vec<String> {
+        let mut ticked: Vec<String> =
+            self.fields.keys().filter_map(|name| name.strip_prefix(beginning)).map(str::to_owned).collect();
+        ticked.sort_unstable();
+        ticked
+    }
 }
 
 impl FromRequest<Edge> for PageForm {
@@ -250,7 +290,7 @@ impl FromRequest<Edge> for PageForm {
         }
         let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
         // A field that stands twice makes two readings possible; no page of ours sends one.
-        let Ok(form) = Form::parse(&body) else { return Err(present::refused_form()) };
+        let Ok(form) = Form::parse_at_most(&body, MAX_FIELDS) else { return Err(present::refused_form()) };
         let is_ours = form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token));
         if is_ours { Ok(Self { signed_in, fields: form.into_fields() }) } else { Err(present::refused_form()) }
     }
@@ -304,6 +344,18 @@ mod tests {
             "/approve?user_code=<script>",
         ] {
             assert!(!is_return_path(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_own_paths_are_returned_to() {
+        for good in ["/", "/devices?q=lobby+printer&page=2", "/pair/AAAA?key=b-_C", "/devices?q=%C3%A9"] {
+            assert!(is_own_path(good), "{good}");
+        }
+        for bad in
+            ["//evil.example", "https://evil.example", "/\\evil.example", "/a//b", "/../x", "", "/x\r\nSet-Cookie:a"]
+        {
+            assert!(!is_own_path(bad), "{bad}");
         }
     }
 

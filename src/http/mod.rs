@@ -5,9 +5,13 @@
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
-//! | `/sign-in`, `/language` | anyone | [`sign_in`], [`lang`] |
 //! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`devices`], [`pair`], [`approve`], [`audit`], [`events`], [`tokens`] |
+//! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
+//! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
+//! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
+//! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
+//! | `/technician`, `/technician/pair/{id}` | whoever holds a technician's code, for its one device | [`technician`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`device_list`], [`bulk`], [`import`], [`labels`], [`device_edit`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`tokens`], [`setup`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -26,25 +30,43 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::http::places::Places;
 
+pub mod account;
+pub mod alerts;
 pub mod api;
 pub mod approve;
+pub mod approvers;
 pub mod assets;
 pub mod audit;
+pub mod bulk;
+pub mod chart;
 pub mod device;
-pub mod devices;
+pub mod device_edit;
+pub mod device_list;
+pub mod device_page;
 pub mod events;
 pub mod extract;
+pub mod filter;
+pub mod import;
+pub mod labels;
 pub mod lang;
+pub mod operators;
 pub mod overview;
 pub mod pair;
+pub mod passkeys;
 pub mod path;
 pub mod places;
 pub mod present;
 pub mod qr;
 pub mod serve;
+pub mod settings;
+pub mod setup;
 pub mod sign_in;
+pub mod sso;
+pub mod technician;
 pub mod tokens;
+pub mod upload;
 pub mod views;
+pub mod walk;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -164,18 +186,59 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/again", get(sign_in::again))
+        .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))
+        .route("/sign-in/passkey/finish", post(passkeys::finish_sign_in))
+        .route("/sign-in/sso", post(sso::begin))
+        .route("/sign-in/sso/callback", get(sso::callback))
+        .route("/operators", get(operators::list).post(operators::add))
+        .route("/operators/{name}", get(operators::show).post(operators::act))
         .route("/sign-out", post(sign_in::sign_out))
-        .route("/devices", get(devices::list).post(devices::register))
-        .route("/devices/{id}", get(devices::show).post(devices::act))
+        .route("/account", get(account::show).post(account::act))
+        .route("/account/passkeys/begin", post(passkeys::begin_adding))
+        .route("/account/passkeys/finish", post(passkeys::finish_adding))
+        .route("/devices/{id}/approvers", get(approvers::show).post(approvers::change))
+        .route("/devices/{id}", get(device_page::show).post(device_page::act))
+        .route("/devices", get(device_list::list).post(device_list::register))
+        .route("/devices/export.csv", get(device_list::export))
+        .route("/devices/bulk", get(bulk::begin_again).post(bulk::act))
+        .route("/devices/undo", post(bulk::undo))
+        .route("/devices/import", get(import::show).post(import::check).layer(import::body_limit()))
+        .route("/devices/import/register", post(import::register))
+        .route("/devices/import/template.csv", get(import::template))
+        .route("/devices/labels", get(labels::show))
+        .route("/devices/{id}/edit", get(device_edit::show).post(device_edit::change))
         .route("/pair", get(pair::list).post(pair::window))
+        .route("/pair/walk", get(walk::show))
         .route("/pair/{id}", get(pair::show).post(pair::decide))
+        .route("/technician", get(technician::show).post(technician::enter))
+        .route("/technician/pass", post(technician::act))
+        .route("/technician/codes", get(technician::codes).post(technician::make_codes))
+        .route("/technician/pair/{id}", get(technician::show_pairing).post(technician::decide))
         .route("/approve", get(approve::enter).post(approve::open))
         .route("/approve/{id}", get(approve::show).post(approve::decide))
+        .route("/approve/{id}/undo", get(approve::approved).post(approve::undo))
         .route("/report", post(approve::report))
+        .route("/alerts", get(alerts::list))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
         .route("/settings/tokens", get(tokens::show).post(tokens::act))
+        .route("/settings", get(settings::show))
+        .route("/settings/sites", get(settings::sites::list).post(settings::sites::add))
+        .route("/settings/sites/{id}", get(settings::sites::show).post(settings::sites::change))
+        .route("/settings/kinds", get(settings::kinds::list))
+        .route("/settings/kinds/{id}", get(settings::kinds::show).post(settings::kinds::change))
+        .route("/settings/kind", get(settings::kinds::new).post(settings::kinds::add))
+        .route("/settings/resources", get(settings::resources::list))
+        .route("/settings/resource", get(settings::resources::show).post(settings::resources::change))
+        .route("/settings/policy", get(settings::policy::show).post(settings::policy::two_persons))
+        .route("/settings/policy/{version}", get(settings::policy::version).post(settings::policy::decide))
+        .route("/settings/import", get(settings::import::show).post(settings::import::import))
+        .route("/settings/export", get(settings::import::export))
         .route("/language", post(lang::choose))
+        .route("/setup", get(setup::show).post(setup::act))
+        .route("/settings/risk", get(setup::risk).post(setup::sign_risk))
+        .route("/settings/risk/{version}", get(setup::download_risk))
         .fallback(present::not_found)
         .layer(middleware::from_fn(lang::speak))
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))

@@ -10,7 +10,7 @@ use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
-use crate::http::lang;
+use crate::http::lang::{self, said, t, tf, tn};
 use crate::http::views::{Chrome, DeviceRow, Fact, FactState, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
 use crate::model::device::{Device, KeyAssurance, PinnedKey};
@@ -23,7 +23,7 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, "This page could not be made. Try again.\n").into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, t("This page could not be made. Try again.") + "\n").into_response()
         }
     }
 }
@@ -63,9 +63,19 @@ pub fn bare_chrome(title: &str) -> Chrome {
 pub fn when(at: Timestamp, now: Timestamp) -> When {
     let (past, future) = (now.since(at).as_secs(), at.since(now).as_secs());
     let relative = match (past, future) {
-        (0..=4, 0) => "just now".to_owned(),
-        (past, 0) => format!("{} ago", span(past)),
-        (_, future) => format!("in {}", span(future)),
+        (0..=4, 0) => t("just now"),
+        (past, 0) => match largest(past) {
+            (count, Unit::Second) => tn(count, "{0} second ago", "{0} seconds ago"),
+            (count, Unit::Minute) => tn(count, "{0} minute ago", "{0} minutes ago"),
+            (count, Unit::Hour) => tn(count, "{0} hour ago", "{0} hours ago"),
+            (count, Unit::Day) => tn(count, "{0} day ago", "{0} days ago"),
+        },
+        (_, future) => match largest(future) {
+            (count, Unit::Second) => tn(count, "in {0} second", "in {0} seconds"),
+            (count, Unit::Minute) => tn(count, "in {0} minute", "in {0} minutes"),
+            (count, Unit::Hour) => tn(count, "in {0} hour", "in {0} hours"),
+            (count, Unit::Day) => tn(count, "in {0} day", "in {0} days"),
+        },
     };
     let exact = at.rfc3339();
     When { relative, exact: exact.replace('T', " ").replace('Z', " UTC"), iso: exact }
@@ -73,23 +83,40 @@ pub fn when(at: Timestamp, now: Timestamp) -> When {
 
 /// A span of time in its largest unit.
 pub fn span(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..=89 => (seconds, "second"),
-        90..=5399 => ((seconds + 30) / 60, "minute"),
-        5400..=172_799 => ((seconds + 1800) / 3600, "hour"),
-        _ => ((seconds + 43_200) / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    match largest(seconds) {
+        (count, Unit::Second) => tn(count, "{0} second", "{0} seconds"),
+        (count, Unit::Minute) => tn(count, "{0} minute", "{0} minutes"),
+        (count, Unit::Hour) => tn(count, "{0} hour", "{0} hours"),
+        (count, Unit::Day) => tn(count, "{0} day", "{0} days"),
+    }
+}
+
+/// Of time.
+enum Unit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+/// A span in the largest unit that it fills more than once.
+fn largest(seconds: u64) -> (u64, Unit) {
+    match seconds {
+        0..=89 => (seconds, Unit::Second),
+        90..=5399 => ((seconds + 30) / 60, Unit::Minute),
+        5400..=172_799 => ((seconds + 1800) / 3600, Unit::Hour),
+        _ => ((seconds + 43_200) / 86_400, Unit::Day),
+    }
 }
 
 /// `operator:dana` becomes `dana`.
 pub fn who(actor: &str) -> String {
     match actor.split_once(':') {
         Some(("operator" | "device" | "machine", name)) => name.to_owned(),
-        Some(("technician", name)) => format!("a technician for {name}"),
+        Some(("technician", name)) => tf("a technician for {0}", &[name]),
         _ => match actor {
-            "command-line" => "the command line".to_owned(),
-            "anonymous" => "somebody".to_owned(),
+            "command-line" => t("the command line"),
+            "anonymous" => t("somebody"),
             "broker" => "Pairgate".to_owned(),
             other => other.to_owned(),
         },
@@ -101,9 +128,13 @@ pub fn sentence(record: &Record) -> String {
     let words = Event::ALL
         .iter()
         .find(|event| event.as_str() == record.event)
-        .map_or(record.event.as_str(), |event| event.words());
-    let place = record.peer.as_deref().map(|peer| format!(" from {peer}")).unwrap_or_default();
-    if record.detail.is_empty() { format!("{words}{place}") } else { format!("{words}{place}: {}", record.detail) }
+        .map_or(record.event.clone(), |event| said(event.words()));
+    let place = record.peer.as_deref().map(|peer| tf(" from {0}", &[peer])).unwrap_or_default();
+    if record.detail.is_empty() {
+        format!("{words}{place}")
+    } else {
+        format!("{words}{place}: {}", said(&record.detail))
+    }
 }
 
 /// A record as an entry of a timeline.
@@ -123,9 +154,7 @@ pub fn assurance_fact(assurance: KeyAssurance) -> Fact {
         KeyAssurance::HardwareClaimed => FactState::Claimed,
         KeyAssurance::Attested => FactState::Verified,
     };
-    let mut words = assurance.words().to_owned();
-    words.replace_range(..1, &words[..1].to_uppercase());
-    Fact { state, text: words, detail: None }
+    Fact { state, text: with_capital(&said(assurance.words())), detail: None }
 }
 
 /// A row of a device table.
@@ -133,7 +162,7 @@ pub fn device_row(device: &Device, label: &str, now: Timestamp) -> DeviceRow {
     DeviceRow {
         id: device.id.to_string(),
         name: device.facts.name.clone(),
-        kind: label.to_owned(),
+        kind: t(label),
         room: device.facts.room.clone(),
         state: device.state.as_str().to_owned(),
         key: device.key.as_ref().map(|key| PinnedKey::short(&key.jkt)),
@@ -149,8 +178,9 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
         device_name: found.device.facts.name.clone(),
         room: found.device.facts.room.clone(),
         key: PinnedKey::short(&found.pairing.jkt),
-        assurance: found.pairing.key_assurance.words().to_owned(),
+        assurance: said(found.pairing.key_assurance.words()),
         verified: found.pairing.vouched_by.is_some(),
+        announced: found.is_announced(),
         asked: when(found.pairing.requested_at, now),
         ready: found.pairing.device_nonce.is_some(),
         conflict: found.pairing.conflict,
@@ -161,14 +191,15 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
 #[allow(clippy::result_large_err)] // a response is what both ways end in
 pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
     match error {
-        UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&line)).collect()),
-        error @ (UseCaseError::NotAllowed | UseCaseError::OnlyPeople) => Ok(vec![capital(&error.to_string())]),
+        UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&said(&line))).collect()),
+        error @ (UseCaseError::NotAllowed | UseCaseError::OnlyPeople) => Ok(vec![capital(&said(&error.to_string()))]),
         UseCaseError::NotFresh => {
             let back: String = url::form_urlencoded::byte_serialize(lang::here().as_bytes()).collect();
             Err(Redirect::to(&format!("/sign-in/again?back={back}")).into_response())
         }
         UseCaseError::NotFound(what) => {
-            Err(message(StatusCode::NOT_FOUND, "Not here", vec![capital(&what)], Some(("/", "Overview"))))
+            let lines = vec![capital(&said(&what))];
+            Err(message(StatusCode::NOT_FOUND, &t("Not here"), lines, Some(("/", &t("Overview")))))
         }
         UseCaseError::Store(error) => Err(unavailable(&error)),
         UseCaseError::Secret(error) => Err(unavailable(&error)),
@@ -178,10 +209,14 @@ pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
 
 /// A line as a sentence: a capital at its beginning, a full stop at its end.
 pub fn capital(line: &str) -> String {
+    let end = if line.ends_with(['.', '!', '?']) { "" } else { "." };
+    with_capital(line) + end
+}
+
+fn with_capital(line: &str) -> String {
     let mut letters = line.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-    let end = if line.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{first}{}{end}", letters.as_str())
+    first + letters.as_str()
 }
 
 /// A page that says what happened, what it means and what to do.
@@ -195,9 +230,8 @@ pub fn message(status: StatusCode, heading: &str, lines: Vec<String>, action: Op
 /// The database did not answer.
 pub fn unavailable(error: &dyn std::error::Error) -> Response {
     tracing::error!(%error, "a page could not be served");
-    let lines =
-        vec!["The database did not answer.".into(), "Nothing was changed. Wait a moment, then try again.".into()];
-    let mut response = message(StatusCode::SERVICE_UNAVAILABLE, "Not available just now", lines, None);
+    let lines = vec![t("The database did not answer."), t("Nothing was changed. Wait a moment, then try again.")];
+    let mut response = message(StatusCode::SERVICE_UNAVAILABLE, &t("Not available just now"), lines, None);
     response.headers_mut().insert(axum::http::header::RETRY_AFTER, axum::http::HeaderValue::from_static("5"));
     response
 }
@@ -205,10 +239,10 @@ pub fn unavailable(error: &dyn std::error::Error) -> Response {
 /// A form that no page of this session sent.
 pub fn refused_form() -> Response {
     let lines = vec![
-        "This form did not come from a page of yours, or the page was old.".into(),
-        "Nothing was changed. Open the page again.".into(),
+        t("This form did not come from a page of yours, or the page was old."),
+        t("Nothing was changed. Open the page again."),
     ];
-    message(StatusCode::FORBIDDEN, "Not accepted", lines, Some(("/", "Overview")))
+    message(StatusCode::FORBIDDEN, &t("Not accepted"), lines, Some(("/", &t("Overview"))))
 }
 
 /// A request that another site's page made.
@@ -223,8 +257,8 @@ pub async fn not_found() -> Response {
 
 /// No such page.
 pub fn no_such_page() -> Response {
-    let lines = vec!["There is no page at this address.".into()];
-    message(StatusCode::NOT_FOUND, "Not here", lines, Some(("/", "Overview")))
+    let lines = vec![t("There is no page at this address.")];
+    message(StatusCode::NOT_FOUND, &t("Not here"), lines, Some(("/", &t("Overview"))))
 }
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
-//! Signing in by a one-time link, and out.
+//! Signing in by a one-time link, once more, and out. Passkeys are in [`super::passkeys`].
 
+use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
+use crate::broker::people::Browser;
 use crate::http::Edge;
+use crate::http::assets::ASSETS;
 use crate::http::extract::{
-    PageForm, PageQuery, Peer, RETURN_COOKIE, SESSION_COOKIE, SmallBody, cookie, is_form, is_return_path, set_cookie,
+    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SignedIn, SmallBody, cookie, is_form, is_own_path,
+    is_return_path, session_cookie, set_cookie,
 };
-use crate::http::present::{bare_chrome, page, refused_form, unavailable};
-use crate::http::views::SignInPage;
+use crate::http::lang::{filters, t};
+use crate::http::present::{bare_chrome, chrome, page, refused_form, unavailable};
+use crate::http::views::{Chrome, SignInPage};
 use crate::oauth::form::Form;
 
 /// What the link carries.
@@ -30,11 +35,23 @@ pub async fn show(State(edge): State<Edge>, PageQuery(Link { token }): PageQuery
     };
     let problem = (token.is_some() && owner.is_none()).then(spent);
     let token = token.filter(|_| owner.is_some());
-    render(SignInPage { chrome: bare_chrome("Sign in"), token, name: owner.map(|owner| owner.name), problem })
+    render(SignInPage { token, name: owner.map(|owner| owner.name), problem, ..blank(&edge) })
 }
 
 fn spent() -> String {
-    "This link was used before, or is older than 10 minutes. Ask for a new one.".into()
+    t("This link was used before, or is older than 10 minutes. Ask for a new one.")
+}
+
+fn blank(edge: &Edge) -> SignInPage {
+    SignInPage {
+        chrome: bare_chrome(&t("Sign in")),
+        passkeys: edge.broker().has_passkeys(),
+        script: &ASSETS.passkey.href,
+        sso: edge.broker().sso_label().map(str::to_owned),
+        token: None,
+        name: None,
+        problem: None,
+    }
 }
 
 fn render(sign_in: SignInPage) -> Response {
@@ -45,7 +62,7 @@ fn render(sign_in: SignInPage) -> Response {
 /// `POST /sign-in`: spends the link.
 pub async fn sign_in(
     State(edge): State<Edge>,
-    Peer(peer): Peer,
+    browser: Browser,
     headers: HeaderMap,
     body: Result<SmallBody, (StatusCode, &'static str)>,
 ) -> Response {
@@ -55,19 +72,60 @@ pub async fn sign_in(
     };
     let form = Form::parse(&body);
     let (Ok(form), true) = (form, is_form(&headers)) else { return refused_form() };
-    match edge.broker().sign_in(form.get("token").unwrap_or_default(), peer).await {
+    match edge.broker().sign_in(form.get("token").unwrap_or_default(), &browser).await {
         Ok(Some(id)) => {
             let to = cookie(&headers, RETURN_COOKIE).filter(|path| is_return_path(path)).unwrap_or("/");
             let mut response = Redirect::to(to).into_response();
-            set_cookie(&mut response, &format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax"));
+            set_cookie(&mut response, &session_cookie(&id));
             set_cookie(&mut response, &format!("{RETURN_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
             response
         }
-        Ok(None) => {
-            render(SignInPage { chrome: bare_chrome("Sign in"), token: None, name: None, problem: Some(spent()) })
-        }
+        Ok(None) => render(SignInPage { problem: Some(spent()), ..blank(&edge) }),
         Err(error) => unavailable(&error),
     }
+}
+
+/// Where to go on afterwards.
+#[derive(Deserialize)]
+pub struct Again {
+    back: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in_again.html")]
+struct AgainPage {
+    chrome: Chrome,
+    /// Has the person a passkey that works here?
+    passkeys: bool,
+    script: &'static str,
+    /// What people call the account at the organisation's identity provider, if the person has one.
+    sso: Option<String>,
+    name: String,
+    back: String,
+}
+
+/// `GET /sign-in/again`: for what is dangerous. Whoever has just signed in goes on at once.
+pub async fn again(
+    State(edge): State<Edge>,
+    signed_in: SignedIn,
+    PageQuery(Again { back }): PageQuery<Again>,
+) -> Response {
+    let (broker, session) = (edge.broker(), &signed_in.session);
+    let back = back.filter(|path| is_own_path(path)).unwrap_or_else(|| "/".into());
+    if broker.is_fresh(&signed_in.caller()) {
+        return Redirect::to(&back).into_response();
+    }
+    let passkeys = match broker.passkeys(session).await {
+        Ok(passkeys) => broker.has_passkeys() && !passkeys.is_empty(),
+        Err(error) => return unavailable(&error),
+    };
+    let sso = match broker.sso_of(session).await {
+        Ok(label) => label.map(str::to_owned),
+        Err(error) => return unavailable(&error),
+    };
+    let chrome = Chrome { live: false, ..chrome(&edge, session, &t("Sign in once more"), "account").await };
+    let name = session.operator.name.clone();
+    page(StatusCode::OK, &AgainPage { chrome, passkeys, script: &ASSETS.passkey.href, sso, name, back })
 }
 
 /// `POST /sign-out`.
@@ -75,6 +133,11 @@ pub async fn sign_out(State(edge): State<Edge>, form: PageForm) -> Response {
     if let Err(error) = edge.broker().sign_out(&form.signed_in.session, form.signed_in.peer).await {
         return unavailable(&error);
     }
+    signed_out()
+}
+
+/// To the sign-in page, without the session's cookie.
+pub fn signed_out() -> Response {
     let mut response = Redirect::to("/sign-in").into_response();
     set_cookie(&mut response, &format!("{SESSION_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
     response

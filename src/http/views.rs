@@ -119,42 +119,14 @@ pub struct PendingPairing {
     pub assurance: String,
     /// Whether the device's present key vouches for it, so that nothing has to be compared.
     pub verified: bool,
+    /// Whether it is the key that the device's maker announced; then neither.
+    pub announced: bool,
     /// When it asked.
     pub asked: When,
     /// Whether the device has answered, so that it can be compared.
     pub ready: bool,
     /// Whether two different keys claim this device.
     pub conflict: bool,
-}
-
-/// A sign-in that waits for an operator; its code is never listed.
-#[derive(Debug, Clone)]
-pub struct PendingSignIn {
-    /// Id of the sign-in, for the link.
-    pub grant_id: String,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// When it asked.
-    pub asked: When,
-    /// Name of the operator who has it open.
-    pub claimed_by: Option<String>,
-    /// Whether that is the operator who is looking.
-    pub mine: bool,
-}
-
-/// Something that was refused.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// When.
-    pub at: When,
-    /// What was refused and why, as a sentence.
-    pub text: String,
-    /// Whether it also raised an alert.
-    pub alert: bool,
 }
 
 /// One entry in the history of a device.
@@ -168,207 +140,6 @@ pub struct TimelineEntry {
     pub actor: String,
     /// Whether it also raised an alert.
     pub alert: bool,
-}
-
-/// Overview: what waits, what was refused.
-#[derive(Debug, Clone, Template)]
-#[template(path = "overview.html")]
-pub struct OverviewPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Pairings that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// Sign-ins that wait.
-    pub sign_ins: Vec<PendingSignIn>,
-    /// Sign-ins today.
-    pub signed_in_today: u64,
-    /// Refusals today.
-    pub refused_today: u64,
-    /// The last refusals, newest first.
-    pub refusals: Vec<Refusal>,
-    /// Devices that are registered but not paired.
-    pub unpaired: u64,
-    /// Active devices.
-    pub active: u64,
-    /// Suspended devices.
-    pub suspended: u64,
-    /// When pairing for the whole site closes, if it is open.
-    pub window_open: Option<When>,
-}
-
-/// What was typed into the form that registers a device.
-#[derive(Debug, Clone, Default)]
-pub struct DeviceForm {
-    /// Device id.
-    pub id: String,
-    /// Id of the kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-    /// Serial number.
-    pub serial: String,
-    /// Asset tag.
-    pub asset_tag: String,
-    /// Maker.
-    pub maker: String,
-    /// Model.
-    pub model: String,
-    /// Room.
-    pub room: String,
-    /// Note.
-    pub note: String,
-}
-
-/// Devices: search, list, register.
-#[derive(Debug, Clone, Template)]
-#[template(path = "devices.html")]
-pub struct DevicesPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// What is searched for; empty for all.
-    pub query: String,
-    /// Devices found.
-    pub rows: Vec<DeviceRow>,
-    /// How many there are to that search, shown or not.
-    pub total: u64,
-    /// Kinds to choose from: id and label.
-    pub kinds: Vec<(String, String)>,
-    /// Contents of the register form.
-    pub form: DeviceForm,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-}
-
-/// One device: facts, actions, history.
-#[derive(Debug, Clone, Template)]
-#[template(path = "device.html")]
-pub struct DevicePage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Device id.
-    pub id: String,
-    /// Name.
-    pub name: String,
-    /// `registered`, `active`, `suspended` or `retired`.
-    pub state: String,
-    /// Label of the kind.
-    pub kind: String,
-    /// Site.
-    pub site: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// Asset tag; may be empty.
-    pub asset_tag: String,
-    /// Serial number; may be empty.
-    pub serial: String,
-    /// Maker; may be empty.
-    pub maker: String,
-    /// Model; may be empty.
-    pub model: String,
-    /// Note; may be empty.
-    pub note: String,
-    /// Short form of its key.
-    pub key: Option<String>,
-    /// The whole thumbprint of its key.
-    pub key_full: Option<String>,
-    /// How the key is kept.
-    pub assurance: Option<Fact>,
-    /// When it was paired.
-    pub paired: Option<When>,
-    /// Who paired it.
-    pub paired_by: Option<String>,
-    /// What its kind lets it do, one sentence each.
-    pub policy: Vec<String>,
-    /// When pairing for this device closes, if it is open.
-    pub window: Option<When>,
-    /// Pairings of this device that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// Its history, newest first.
-    pub timeline: Vec<TimelineEntry>,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-    /// QR code of this page's address, as SVG; trusted, not escaped.
-    pub qr_svg: String,
-}
-
-/// Pair: what waits and what could.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair_list.html")]
-pub struct PairListPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Pairings that wait.
-    pub pairings: Vec<PendingPairing>,
-    /// When pairing for the whole site closes, if it is open.
-    pub window: Option<When>,
-    /// Registered devices without a key.
-    pub waiting: Vec<DeviceRow>,
-    /// How many there are, shown or not.
-    pub unpaired: u64,
-}
-
-/// One pairing to confirm, by scan or by number.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair.html")]
-pub struct PairPage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Pairing id.
-    pub pairing_id: String,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Room; may be empty.
-    pub room: String,
-    /// Asset tag; may be empty.
-    pub asset_tag: String,
-    /// What the device says of itself.
-    pub says: Vec<Fact>,
-    /// What was checked.
-    pub facts: Vec<Fact>,
-    /// Short form of the key that asks.
-    pub key: String,
-    /// The whole thumbprint of the key that asks.
-    pub key_full: String,
-    /// The whole thumbprint from the scanned code, if it is the same.
-    pub scanned_key: Option<String>,
-    /// Whether the scanned code carried the same key; none if nothing was scanned.
-    pub scanned_matches: Option<bool>,
-    /// Whether the device has answered, so that it can be compared.
-    pub ready: bool,
-    /// Tries left for the number.
-    pub tries_left: u64,
-    /// Whether two different keys claim this device.
-    pub conflict: bool,
-    /// Short form of the key that would be replaced.
-    pub replaces_key: Option<String>,
-    /// Whether that key vouches for the one that asks.
-    pub vouched: bool,
-    /// Why it can't be paired whatever is compared: its kind wants the key kept better.
-    pub missing: Option<String>,
-    /// What was wrong with the last attempt, one sentence each; empty if nothing was.
-    pub errors: Vec<String>,
-}
-
-/// What became of a pairing.
-#[derive(Debug, Clone, Template)]
-#[template(path = "pair_done.html")]
-pub struct PairDonePage {
-    /// What surrounds the page.
-    pub chrome: Chrome,
-    /// Device id.
-    pub device_id: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Short form of the key.
-    pub key: String,
-    /// Whether it was paired; otherwise it was refused.
-    pub paired: bool,
-    /// What happened and what the device shows now.
-    pub message: String,
-    /// What is next: "254 devices are still to be paired."
-    pub next: Option<String>,
 }
 
 /// Which code does the device show?
@@ -411,6 +182,8 @@ pub struct ApprovePage {
     pub abilities: Vec<String>,
     /// For how long: "for 8 hours".
     pub lasts: String,
+    /// Why one person is not enough here, as a sentence.
+    pub second: Option<String>,
     /// Whether the two-digit number has to be typed.
     pub needs_number: bool,
     /// Tries left for the number.
@@ -427,8 +200,12 @@ pub struct ApprovePage {
 pub struct ApproveDonePage {
     /// What surrounds the page.
     pub chrome: Chrome,
-    /// `approved`, `denied`, `reported` or `ended`.
-    pub outcome: String,
+    /// `approved`, `first`, `denied`, `reported`, `blocked` or `ended`.
+    pub outcome: &'static str,
+    /// Id of the sign-in.
+    pub grant_id: String,
+    /// Whether who looks may end the sign-in now.
+    pub may_undo: bool,
     /// Name of the device.
     pub device_name: String,
     /// Device id.
@@ -466,6 +243,19 @@ pub struct AuditRow {
     pub severity: String,
 }
 
+/// What the audit log is filtered for; empty for all.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Device id.
+    pub device: String,
+    /// Name of an event.
+    pub event: String,
+    /// Name of a person.
+    pub by: String,
+    /// Events to choose from: name and words.
+    pub events: Vec<(&'static str, &'static str)>,
+}
+
 /// Audit log, newest first.
 #[derive(Debug, Clone, Template)]
 #[template(path = "audit.html")]
@@ -474,24 +264,32 @@ pub struct AuditPage {
     pub chrome: Chrome,
     /// Entries.
     pub rows: Vec<AuditRow>,
-    /// Number to go on before, if there are older entries.
-    pub older: Option<u64>,
+    /// Number to go on before, if there are older entries, with what is filtered for.
+    pub older: Option<String>,
+    /// What is filtered for.
+    pub filter: AuditFilter,
     /// How far the chain was checked: "Chain checked up to entry 4711".
     pub verified: Option<String>,
 }
 
-/// Sign in by a link from the terminal.
+/// Sign in: with a passkey, or by a link from the terminal.
 #[derive(Debug, Clone, Template)]
 #[template(path = "sign_in.html")]
 pub struct SignInPage {
     /// What surrounds the page.
     pub chrome: Chrome,
+    /// Can passkeys work at this address?
+    pub passkeys: bool,
+    /// Address of the script for them.
+    pub script: &'static str,
     /// Token from the link.
     pub token: Option<String>,
     /// Name of the operator whom the link is for.
     pub name: Option<String>,
     /// What was wrong with the link.
     pub problem: Option<String>,
+    /// What people call the account at the organisation's identity provider, if there is one.
+    pub sso: Option<String>,
 }
 
 /// A page that only says something, such as an error.

@@ -23,6 +23,17 @@ pub enum Severity {
     Alert,
 }
 
+impl Severity {
+    /// The word, as in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Refusal => "refusal",
+            Self::Alert => "alert",
+        }
+    }
+}
+
 macro_rules! events {
     ($($variant:ident $name:literal $severity:ident $words:literal;)*) => {
         /// Everything that is ever recorded.
@@ -37,6 +48,11 @@ macro_rules! events {
             /// The name, as in the database: `noun.verb`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
+            }
+
+            /// From the name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|event| event.as_str() == name)
             }
 
             /// How much it wants to be seen.
@@ -55,10 +71,22 @@ macro_rules! events {
 events! {
     SiteAdded "site.added" Info "site added";
     SiteChanged "site.changed" Info "site changed";
+    PolicyApplied "policy.applied" Info "policy changed";
+    PolicyProposed "policy.proposed" Info "a change of the policy was proposed; a second person must confirm it";
+    PolicyWithdrawn "policy.withdrawn" Info "a proposed change of the policy was withdrawn";
     DeviceRegistered "device.registered" Info "device registered";
+    DevicesImported "devices.imported" Info "devices imported";
+    DeviceChanged "device.changed" Info "device changed";
     DeviceSuspended "device.suspended" Info "device suspended";
     DeviceResumed "device.resumed" Info "device resumed";
     DeviceRetired "device.retired" Info "device retired for ever";
+    DeviceStolen "device.stolen" Alert "reported stolen: everything that it held is dead";
+    DeviceReplaced "device.replaced" Info "replaced by another box; the former key is dead";
+    DeviceAsked "device.identify" Info "asked to show itself";
+    DeviceIdentified "device.identified" Info "was told to show itself";
+    KeyAnnounced "device.key_announced" Info "its maker's key was announced";
+    TechnicianCodeMade "technician.code" Info "code for a technician made";
+    TechnicianIn "technician.in" Info "a technician used a code";
     WindowOpened "window.opened" Info "pairing opened";
     WindowClosed "window.closed" Info "pairing closed";
     PairingRequested "pairing.requested" Info "asked to be paired";
@@ -77,7 +105,12 @@ events! {
     GrantClaimed "grant.claimed" Info "sign-in opened by an approver";
     GrantSecondApprover "grant.second_approver" Alert "a second person opened a sign-in that another had opened";
     GrantWrongNumber "grant.wrong_number" Refusal "wrong number typed for a sign-in";
+    GrantNotListed "grant.not_listed" Alert "somebody who may not approve this device opened its sign-in";
+    GrantFirstApproved "grant.first_approved" Info "sign-in approved by a first person; a second must";
     GrantApproved "grant.approved" Info "sign-in approved";
+    GrantUndone "grant.undone" Info "sign-in ended by a person who had approved it";
+    ApproverAdded "approver.added" Info "a person was put on the list of who may approve this device";
+    ApproverRemoved "approver.removed" Info "a person was taken off the list of who may approve this device";
     GrantDenied "grant.denied" Info "sign-in denied";
     GrantReported "grant.reported" Alert "sign-in reported as suspicious";
     CodeGuessed "user_code.refused" Refusal "a code that is not one of ours was typed";
@@ -93,10 +126,18 @@ events! {
     OperatorAdded "operator.added" Info "operator added";
     RoleChanged "operator.role" Info "an operator's role was changed";
     OperatorDisabled "operator.disabled" Info "operator disabled";
+    OperatorEnabled "operator.enabled" Info "operator enabled again";
+    PasskeysRemoved "operator.passkeys_removed" Info "all passkeys of an operator were removed";
     LinkMinted "operator.link" Info "sign-in link made";
     LinkRefused "operator.link_refused" Refusal "a spent or wrong sign-in link was used";
+    PasskeyAdded "passkey.added" Info "passkey added";
+    PasskeyRemoved "passkey.removed" Info "passkey removed";
+    PasskeyRefused "passkey.refused" Refusal "a passkey was refused";
+    PasskeyCloned "passkey.cloned" Alert "a passkey counted backwards: was it copied? it was refused";
+    SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
+    SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";
     ApiTokenMade "api_token.made" Info "token made for a program";
     ApiTokenRevoked "api_token.revoked" Info "token of a program revoked";
     ApiTokenRefused "api_token.refused" Refusal "a wrong, expired or revoked token was shown";
@@ -107,6 +148,9 @@ events! {
     SigningKeyDropped "signing_key.dropped" Info "former signing key dropped";
     AllSignInsEnded "grant.all_revoked" Alert "all sign-ins were ended";
     ClockAccepted "clock.accepted" Alert "the broker was told to start although its newest record is from the future";
+    RiskAccepted "risk.accepted" Info "risk assessment signed";
+    SettingChanged "setting.changed" Info "setting changed";
+    AddressChosen "address.chosen" Info "address chosen; it holds from the next start on";
     Suppressed "audit.suppressed" Refusal "further refusals from there were counted, not recorded";
 }
 

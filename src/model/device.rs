@@ -40,7 +40,8 @@ impl DeviceState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// The legal transitions. `Active → Active` is a new key for a known device: a pairing like the first.
+    /// The legal transitions. `Active → Active` is a new key for a known device: a pairing like the first. A replacement is none of them: there another box
+    /// takes the device's place, and begins as *registered* (`DeviceStore::replace_device`).
     pub const fn may_become(self, next: Self) -> bool {
         use DeviceState::{Active, Registered, Retired, Suspended};
         match (self, next) {
@@ -134,6 +135,25 @@ pub struct Device {
     pub seen_at: Option<Timestamp>,
     /// Its open sign-in: one at a time.
     pub pending_grant: Option<GrantId>,
+    /// The key that its maker announced for it: a pairing by this key arrives verified.
+    pub manifest_jkt: Option<Bytes32>,
+    /// Until then its next answer asks it to show itself.
+    pub identify_until: Option<Timestamp>,
+    /// When it was reported stolen, if it is.
+    pub stolen_at: Option<Timestamp>,
+}
+
+/// The box that takes a device's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Successor {
+    /// Its serial number; empty: not known, then none is compared.
+    pub serial: String,
+    /// Its asset tag.
+    pub asset_tag: String,
+    /// Its maker.
+    pub maker: String,
+    /// Its model.
+    pub model: String,
 }
 
 /// What facilities IT knows of a device; all of it shown to approvers beside what the device proves.

@@ -14,6 +14,12 @@ pub const INTERVAL: i64 = 5;
 pub const SLOW_DOWN_STEP: i64 = 5;
 /// The interval grows no further: slow, never locked out for ever.
 pub const MAX_INTERVAL: i64 = 60;
+/// So many sign-ins may one person have open at once; a flood of them is decided one by one.
+pub const MAX_OPEN_CLAIMS: i64 = 5;
+/// Who registered or paired a device may not alone approve its first sign-in for so long after pairing.
+pub const TWO_PERSONS: Duration = Duration::from_secs(24 * 3600);
+/// An approval is undone in one step for so long.
+pub const UNDO: Duration = Duration::from_secs(24 * 3600);
 /// Wrong confirmation numbers before a grant is denied.
 pub const MAX_WRONG_NUMBERS: u8 = 3;
 /// A retried refresh by the same key within this time gets the same token again (lost answer).
@@ -95,8 +101,12 @@ pub struct Grant {
     pub claim: Option<Claim>,
     /// Wrong numbers so far.
     pub wrong_numbers: u8,
+    /// Who approved first, where a second person must.
+    pub first: Option<Approved>,
     /// Who decided.
     pub decided_by: Option<OperatorId>,
+    /// When.
+    pub decided_at: Option<Timestamp>,
     /// The refresh side, once redeemed.
     pub refresh: Option<Refresh>,
 }
@@ -110,6 +120,34 @@ pub struct Claim {
     pub at: Timestamp,
     /// Two digits, if the kind wants them.
     pub confirmation_number: Option<String>,
+}
+
+/// An approval that is not enough by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approved {
+    /// Who.
+    pub by: OperatorId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why one person's approval is not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhySecond {
+    /// The person registered or paired the device, and this is its first sign-in.
+    PairedIt,
+    /// The person never approved this device, and others have.
+    NewToIt,
+}
+
+impl WhySecond {
+    /// For the record.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::PairedIt => "who registered or paired it may not alone",
+            Self::NewToIt => "who never approved it before may not alone",
+        }
+    }
 }
 
 /// The refresh token of a redeemed grant: hashes of the present one and of the one before it, so that reuse is seen.
@@ -195,7 +233,9 @@ mod tests {
             peer: None,
             claim: None,
             wrong_numbers: 0,
+            first: None,
             decided_by: None,
+            decided_at: None,
             refresh: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::policy::{PolicyError, is_denied, is_identifier};
+use crate::model::policy::{PolicyError, checked_words, is_denied, is_identifier};
 use crate::model::resource::Resource;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,21 @@ pub struct Kind {
     pub key_assurance: KeyAssurance,
     /// Who decides on a new key that the present one vouches for.
     pub key_rotation: KeyRotation,
+    /// May who registered or paired a device of this kind not alone approve its first sign-in? A site may ask the same.
+    pub two_persons: bool,
+    /// What the approval of a person is worth who never approved the device before, when others have.
+    pub new_approver: NewApprover,
+}
+
+/// What the approval of a person is worth who is new to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NewApprover {
+    /// As much as anybody's.
+    #[default]
+    Alone,
+    /// A second person must approve as well.
+    Second,
 }
 
 /// Who decides on a new key that the present one vouches for.
@@ -94,6 +109,8 @@ impl Kind {
                 codes_per_hour: 60,
                 key_assurance: KeyAssurance::default(),
                 key_rotation: KeyRotation::default(),
+                two_persons: false,
+                new_approver: NewApprover::default(),
             };
         vec![
             kind(
@@ -133,8 +150,10 @@ impl Kind {
     ///
     /// # Errors
     /// A scope on the deny-list, a life outside its limits, a prefix that is no three letters, neither number nor network.
-    pub fn checked(self) -> Result<Self, PolicyError> {
-        let refuse = |problem: String| Err(PolicyError { subject: format!("kind '{}'", self.id), problem });
+    pub fn checked(mut self) -> Result<Self, PolicyError> {
+        let subject = format!("kind '{}'", self.id);
+        checked_words(&subject, &mut self.label, &mut self.scopes)?;
+        let refuse = |problem: String| Err(PolicyError { subject: subject.clone(), problem });
         if self.prefix.len() != 3 || !self.prefix.bytes().all(|letter| letter.is_ascii_uppercase()) {
             return refuse(format!("prefix '{}' must be three letters A-Z", self.prefix));
         }
@@ -168,6 +187,20 @@ impl Kind {
         }
         if self.access_token_lifetime < Duration::from_secs(60) || self.access_token_lifetime > HOUR {
             return refuse("access_token_lifetime must be 60 to 3600 seconds".into());
+        }
+        let is_odd = |refresh: RefreshPolicy| {
+            refresh.idle < Duration::from_secs(60)
+                || refresh.absolute < refresh.idle
+                || refresh.absolute > 400 * 24 * HOUR
+        };
+        if self.refresh.is_some_and(is_odd) {
+            return refuse(
+                "refresh_idle must be at least 60 seconds, refresh_absolute at least as long, and at most 400 days"
+                    .into(),
+            );
+        }
+        if !(1..=3600).contains(&self.codes_per_hour) {
+            return refuse("codes_per_hour must be 1 to 3600".into());
         }
         if !self.confirmation_number && !self.site_network {
             return refuse(
@@ -229,7 +262,7 @@ mod tests {
     #[test]
     fn dangerous_or_senseless_policies_are_refused_at_start_a_040() {
         type Change = fn(&mut Kind);
-        let rows: [(&str, Change); 9] = [
+        let rows: [(&str, Change); 13] = [
             ("mail", |kind| kind.scopes.push(("https://graph.microsoft.com/Mail.Read.Shared".into(), "x".into()))),
             ("offline_access", |kind| kind.scopes.push(("offline_access".into(), "x".into()))),
             ("space", |kind| kind.scopes.push(("a b".into(), "x".into()))),
@@ -239,6 +272,12 @@ mod tests {
             ("no proximity at all", |kind| kind.confirmation_number = false),
             ("fragment", |kind| kind.resources = vec!["https://x.example/#a".into()]),
             ("no scope", |kind| kind.scopes.clear()),
+            ("no label", |kind| kind.label = " ".into()),
+            ("words that turn around", |kind| kind.scopes[0].1 = "put \u{202e}scans".into()),
+            ("a sign-in for ever", |kind| {
+                kind.refresh = Some(RefreshPolicy { idle: HOUR, absolute: Duration::from_secs(u64::MAX) })
+            }),
+            ("no codes", |kind| kind.codes_per_hour = 0),
         ];
         for (what, change) in rows {
             let mut kind = printer();

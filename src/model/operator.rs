@@ -67,6 +67,46 @@ impl Role {
     }
 }
 
+/// How a person proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignInMethod {
+    /// With a one-time link.
+    Link,
+    /// With a passkey.
+    Passkey,
+    /// At the organisation's identity provider.
+    Sso,
+}
+
+impl SignInMethod {
+    /// All methods, for tables.
+    pub const ALL: [Self; 3] = [Self::Link, Self::Passkey, Self::Sso];
+
+    /// The word, as in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Passkey => "passkey",
+            Self::Sso => "sso",
+        }
+    }
+
+    /// From the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == word)
+    }
+
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Link => "by a one-time link",
+            Self::Passkey => "with a passkey",
+            Self::Sso => "at the organisation's sign-in",
+        }
+    }
+}
+
 /// In place of a site: all of them, also those that are added later.
 pub const EVERYWHERE: &str = "*";
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::policy::{PolicyError, is_denied, is_identifier};
+use crate::model::policy::{PolicyError, checked_words, is_denied, is_identifier};
 use crate::oauth::jwk::PublicKey;
 use crate::oauth::scope::Scope;
 use crate::oauth::signing_key::SigningAlgorithm;
@@ -41,8 +41,10 @@ impl Resource {
     ///
     /// # Errors
     /// For what is no identifier, dangerous scopes, and lives outside 60 to 3600 seconds.
-    pub fn checked(self) -> Result<Self, PolicyError> {
-        let refuse = |problem: String| Err(PolicyError { subject: format!("resource '{}'", self.id), problem });
+    pub fn checked(mut self) -> Result<Self, PolicyError> {
+        let subject = format!("resource '{}'", self.id);
+        checked_words(&subject, &mut self.label, &mut self.scopes)?;
+        let refuse = |problem: String| Err(PolicyError { subject: subject.clone(), problem });
         if !is_identifier(&self.id) {
             return refuse("must be an absolute URI without fragment (RFC 8707)".into());
         }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::clock::Timestamp;
+
 /// Every installation has this one.
 pub const DEFAULT_SITE: &str = "default";
 
@@ -41,6 +43,23 @@ impl Site {
         words
     }
 
+    /// Until when nobody is called for what waits here: the end of the quiet hours, if `now` is in them.
+    pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        const DAY: i64 = 86_400_000;
+        let (from, to) = self.quiet_hours.split_once('-')?;
+        let (from, to) = (minutes(from)? * 60_000, minutes(to)? * 60_000);
+        let of_day = now.millis().rem_euclid(DAY);
+        // Hours that end before they begin go over midnight; hours that end when they begin are none.
+        let is_quiet = if from <= to { (from..to).contains(&of_day) } else { of_day >= from || of_day < to };
+        let left = (to - of_day).rem_euclid(DAY);
+        is_quiet.then(|| Timestamp::from_millis(now.millis() + left))
+    }
+
+    /// Is `now` in the quiet hours?
+    pub fn is_quiet(&self, now: Timestamp) -> bool {
+        self.quiet_until(now).is_some()
+    }
+
     /// Is the address one of this site's? `None` if nobody has said which networks it has.
     pub fn has_address(&self, address: IpAddr) -> Option<bool> {
         (!self.networks.is_empty())
@@ -50,15 +69,16 @@ impl Site {
 
 /// `22:00-06:00`, or nothing.
 pub fn is_hours(text: &str) -> bool {
-    let is_time = |time: &str| {
-        let bytes = time.as_bytes();
-        let number = |at: usize| time.get(at..at + 2).and_then(|digits| digits.parse::<u8>().ok());
-        bytes.len() == 5
-            && bytes[2] == b':'
-            && number(0).is_some_and(|hour| hour < 24)
-            && number(3).is_some_and(|minute| minute < 60)
-    };
+    let is_time = |time: &str| minutes(time).is_some();
     text.is_empty() || text.split_once('-').is_some_and(|(from, to)| is_time(from) && is_time(to))
+}
+
+/// Minutes since midnight of `22:00`.
+fn minutes(time: &str) -> Option<i64> {
+    let digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (hour, minute) = time.split_once(':').filter(|(hour, minute)| digits(hour) && digits(minute))?;
+    let (hour, minute): (i64, i64) = (hour.parse().ok()?, minute.parse().ok()?);
+    (hour < 24 && minute < 60).then_some(hour * 60 + minute)
 }
 
 #[cfg(test)]
@@ -70,8 +90,33 @@ mod tests {
         for good in ["", "22:00-06:00", "00:00-23:59"] {
             assert!(is_hours(good), "{good}");
         }
-        for bad in ["22-6", "24:00-06:00", "22:60-06:00", "22:00", "22:00-06:00-", "2é:00-06:00"] {
+        for bad in ["+2:00-06:00", "22-6", "24:00-06:00", "22:60-06:00", "22:00", "22:00-06:00-", "2é:00-06:00"] {
             assert!(!is_hours(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quiet_hours_hold_to_the_minute_and_over_midnight_a_092() {
+        let at = |hour: i64, minute: i64| Timestamp::from_millis(((20_000 * 24 + hour) * 60 + minute) * 60_000);
+        for (hours, hour, minute, until) in [
+            ("", 3, 0, None),
+            ("22:00-06:00", 21, 59, None),
+            ("22:00-06:00", 22, 0, Some((30, 0))),
+            ("22:00-06:00", 23, 59, Some((30, 0))),
+            ("22:00-06:00", 0, 0, Some((6, 0))),
+            ("22:00-06:00", 5, 59, Some((6, 0))),
+            ("22:00-06:00", 6, 0, None),
+            ("12:30-13:15", 12, 29, None),
+            ("12:30-13:15", 12, 30, Some((13, 15))),
+            ("12:30-13:15", 13, 14, Some((13, 15))),
+            ("12:30-13:15", 13, 15, None),
+            ("00:00-00:00", 0, 0, None),
+            ("nonsense", 3, 0, None),
+        ] {
+            let site = Site { quiet_hours: hours.into(), ..Site::plain("default", "HQ") };
+            let until = until.map(|(hour, minute)| at(hour, minute));
+            assert_eq!(site.quiet_until(at(hour, minute)), until, "{hours} at {hour}:{minute}");
+            assert_eq!(site.is_quiet(at(hour, minute)), until.is_some());
         }
     }
 

@@ -8,7 +8,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use crate::secret::{Bytes32, MacKey, Random, SecretError};
 
 /// Base-20: no vowels, so no words; no digits; nothing that is read for something else.
-const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+pub(super) const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 /// Random letters: 20^8 is 34.5 bits (threats.md, code arithmetic).
 const RANDOM_LETTERS: usize = 8;
 

@@ -31,6 +31,8 @@ pub enum OAuthError {
     AuthorizationPending {
         /// Two digits.
         confirmation_number: Option<String>,
+        /// Somebody looks for the device: it shall show itself.
+        identify: bool,
     },
     /// Too fast; the interval is now 5 s longer, for good.
     SlowDown,
@@ -62,6 +64,9 @@ pub struct ErrorBody {
     /// Extension member of `authorization_pending`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmation_number: Option<String>,
+    /// Extension member of `authorization_pending`: show yourself, somebody looks for you.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub identify: bool,
 }
 
 impl OAuthError {
@@ -106,11 +111,11 @@ impl OAuthError {
 
     /// The body.
     pub fn body(&self) -> ErrorBody {
-        let confirmation_number = match self {
-            Self::AuthorizationPending { confirmation_number } => confirmation_number.clone(),
-            _ => None,
+        let (confirmation_number, identify) = match self {
+            Self::AuthorizationPending { confirmation_number, identify } => (confirmation_number.clone(), *identify),
+            _ => (None, false),
         };
-        ErrorBody { error: self.code(), error_description: self.description(), confirmation_number }
+        ErrorBody { error: self.code(), error_description: self.description(), confirmation_number, identify }
     }
 
     fn description(&self) -> Cow<'static, str> {
@@ -151,7 +156,11 @@ mod tests {
             (OAuthError::InvalidTarget, 400, Some("invalid_target")),
             (OAuthError::InvalidGrant, 400, Some("invalid_grant")),
             (OAuthError::UnsupportedGrantType, 400, Some("unsupported_grant_type")),
-            (OAuthError::AuthorizationPending { confirmation_number: None }, 400, Some("authorization_pending")),
+            (
+                OAuthError::AuthorizationPending { confirmation_number: None, identify: false },
+                400,
+                Some("authorization_pending"),
+            ),
             (OAuthError::SlowDown, 400, Some("slow_down")),
             (OAuthError::AccessDenied, 400, Some("access_denied")),
             (OAuthError::ExpiredToken, 400, Some("expired_token")),

@@ -21,6 +21,14 @@ impl<'a> Form<'a> {
     /// # Errors
     /// `invalid_request` for repeated or too many parameters; `invalid_target` for a repeated `resource` (one audience per token).
     pub fn parse(body: &'a [u8]) -> Result<Self, OAuthError> {
+        Self::parse_at_most(body, MAX_PARAMETERS)
+    }
+
+    /// The same with another limit: a list in which rows can be ticked has more.
+    ///
+    /// # Errors
+    /// As [`Form::parse`].
+    pub fn parse_at_most(body: &'a [u8], most: usize) -> Result<Self, OAuthError> {
         let mut parameters: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(8);
         for (name, value) in url::form_urlencoded::parse(body) {
             if parameters.iter().any(|(seen, _)| *seen == name) {
@@ -29,8 +37,8 @@ impl<'a> Form<'a> {
                 }
                 return Err(OAuthError::InvalidRequest("A parameter stands twice in this request.".into()));
             }
-            if parameters.len() == MAX_PARAMETERS {
-                return Err(OAuthError::InvalidRequest("More than 32 parameters.".into()));
+            if parameters.len() == most {
+                return Err(OAuthError::InvalidRequest(format!("More than {most} parameters.").into()));
             }
             parameters.push((name, value));
         }

@@ -94,14 +94,14 @@ pub struct Metadata<'a> {
     mtls_endpoint_aliases: Option<&'a ClientEndpoints>,
     /// RFC 9207 section 3. No authorization response leaves here without `iss`, since none leaves here.
     authorization_response_iss_parameter_supported: bool,
-    scopes_supported: Vec<&'a str>,
+    scopes_supported: Vec<String>,
     pairing_endpoint: String,
     service_documentation: String,
 }
 
 impl<'a> Metadata<'a> {
     /// The document of a broker at these addresses with these scopes; with authorities for client certificates, or without.
-    pub fn new(endpoints: &'a Endpoints, scopes_supported: Vec<&'a str>, has_authorities: bool) -> Self {
+    pub fn new(endpoints: &'a Endpoints, scopes_supported: Vec<String>, has_authorities: bool) -> Self {
         let by_certificate: &[&'static str] = match (&endpoints.mtls, has_authorities) {
             (None, _) => &[],
             (Some(_), false) => &["self_signed_tls_client_auth"],

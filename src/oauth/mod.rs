@@ -53,6 +53,12 @@ pub struct TokenResponse {
     pub refresh_token_timeout: Option<i64>,
     /// Seconds until the sign-in ends in any case, and a person is needed again (the same draft).
     pub authorization_expires_in: i64,
+    /// Who approved, by name, for the device to show before it starts; several by a comma. Only at the first answer, not at a refresh. An extension of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// Extension: somebody looks for the device, it shall show itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub identify: bool,
 }
 
 /// Introspection response (RFC 7662 section 2.2). Of a token that is not active nothing is said but that.

@@ -45,6 +45,8 @@ pub struct SimulatedDevice {
     pub clock_offset_s: i64,
     /// What it pinned when it was paired.
     pub pins: Option<Pins>,
+    /// The broker's last answer asked it to show itself.
+    pub identify: bool,
     pub(super) pairing: Option<PairingUnderWay>,
     issuer: String,
     wire: Wire,
@@ -93,6 +95,9 @@ pub struct Tokens {
     /// The refresh token, if the kind gives one.
     #[serde(skip_serializing)]
     pub refresh_token: Option<String>,
+    /// Who let it in, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
 }
 
 impl std::fmt::Debug for CodeShown {
@@ -155,6 +160,7 @@ impl SimulatedDevice {
             key_assurance: String::new(),
             clock_offset_s: 0,
             pins: None,
+            identify: false,
             pairing: None,
             issuer: issuer.trim_end_matches('/').to_owned(),
             wire,
@@ -361,6 +367,8 @@ impl SimulatedDevice {
     }
 
     fn token_answer(&mut self, answer: RawAnswer) -> Result<TokenAnswer, SimulatorError> {
+        let members = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+        self.identify = members["identify"] == true;
         if answer.status == 200 {
             let tokens: Tokens = serde_json::from_str(&answer.body)
                 .map_err(|error| SimulatorError::Malformed(format!("a token answer with {error}")))?;
@@ -370,9 +378,7 @@ impl SimulatedDevice {
             }
             return Ok(TokenAnswer::Tokens(tokens));
         }
-        let number = serde_json::from_str::<Value>(&answer.body)
-            .ok()
-            .and_then(|body| Some(body.get("confirmation_number")?.as_str()?.to_owned()));
+        let number = members["confirmation_number"].as_str().map(str::to_owned);
         match answer.into_error() {
             SimulatorError::Refused { status, error, description } => Ok(match error.as_str() {
                 "authorization_pending" => TokenAnswer::Pending { confirmation_number: number },

@@ -250,10 +250,16 @@ async fn sign_in(ground: &Ground, device: &mut SimulatedDevice) -> Result<f64, S
 }
 
 /// The next thing that the device shows; `None` when its routine has ended.
+/// What the device shows next; that somebody looks for it is no step of its own.
 async fn next(screen: &mut mpsc::UnboundedReceiver<DeviceEvent>) -> Result<Option<DeviceEvent>, SimulatorError> {
-    tokio::time::timeout(PATIENCE_WITH_DEVICE, screen.recv())
-        .await
-        .map_err(|_| SimulatorError::Late("what the device should show"))
+    loop {
+        let event = tokio::time::timeout(PATIENCE_WITH_DEVICE, screen.recv())
+            .await
+            .map_err(|_| SimulatorError::Late("what the device should show"))?;
+        if !matches!(event, Some(DeviceEvent::Identify)) {
+            return Ok(event);
+        }
+    }
 }
 
 async fn place(of: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, SimulatorError> {

@@ -183,6 +183,7 @@ impl SimulatedDevice {
         if jwt.text("jti")? != jti || jwt.text("pairing_id")? != under_way.pairing_id {
             return Err(SimulatorError::NotAuthentic("it answers another poll"));
         }
+        self.identify = jwt.claims.get("identify") == Some(&Value::Bool(true));
         self.key_assurance = jwt.text("key_assurance").unwrap_or_default().to_owned();
         if let Some(under_way) = &mut self.pairing {
             under_way.attestation = None;

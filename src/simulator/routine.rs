@@ -23,6 +23,8 @@ pub enum DeviceEvent {
     NumberShown(String),
     /// Signed in.
     SignedIn(Tokens),
+    /// Somebody looks for this device: blink, beep, print a page.
+    Identify,
 }
 
 impl DeviceEvent {
@@ -34,6 +36,7 @@ impl DeviceEvent {
             Self::CodeShown(shown) => ("code_shown", json!({"code": shown})),
             Self::NumberShown(number) => ("number_shown", json!({"confirmation_number": number})),
             Self::SignedIn(tokens) => ("signed_in", json!({"tokens": tokens})),
+            Self::Identify => ("identify", json!({})),
         };
         let mut line = json!({"event": event});
         if let (Value::Object(line), Value::Object(facts)) = (&mut line, facts) {
@@ -88,6 +91,9 @@ pub async fn pair(device: &mut SimulatedDevice, mut tell: impl FnMut(DeviceEvent
                 if let Some(shown) = to_show.take() {
                     tell(DeviceEvent::PairingShown(shown, digits));
                 }
+                if std::mem::take(&mut device.identify) {
+                    tell(DeviceEvent::Identify);
+                }
                 host::pause(Duration::from_secs(interval)).await;
             }
             Ok(PairingStatus::Paired(pins)) => {
@@ -128,6 +134,10 @@ pub async fn sign_in(
                 if let Some(number) = confirmation_number.filter(|number| number_on_screen.as_ref() != Some(number)) {
                     tell(DeviceEvent::NumberShown(number.clone()));
                     number_on_screen = Some(number);
+                    least_pause = Duration::ZERO;
+                }
+                if std::mem::take(&mut device.identify) {
+                    tell(DeviceEvent::Identify);
                     least_pause = Duration::ZERO;
                 }
             }

@@ -86,7 +86,11 @@ pub fn screen_after(event: &DeviceEvent, who: &str, paint: Paint) -> Result<Stri
             )
         }
         DeviceEvent::NumberShown(number) => format!("My number:   {number}"),
-        DeviceEvent::SignedIn(_) => "Signed in.".to_owned(),
+        DeviceEvent::SignedIn(tokens) => match &tokens.approved_by {
+            Some(names) => format!("Signed in, approved by {names}."),
+            None => "Signed in.".to_owned(),
+        },
+        DeviceEvent::Identify => identify_pattern(),
     };
     Ok(frame(who, &content))
 }
@@ -100,6 +104,13 @@ pub fn frame(who: &str, content: &str) -> String {
         frame.push('\n');
     }
     frame
+}
+
+/// What a device shows that somebody looks for: seen from across the room, and unlike anything else that it shows.
+fn identify_pattern() -> String {
+    let band = "████    ".repeat(4);
+    let shifted = "    ████".repeat(4);
+    format!("{band}\n{shifted}\nIDENTIFY: ████  Here I am.\n{band}\n{shifted}")
 }
 
 /// Six digits in two groups, as they are read aloud.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
-use crate::model::audit::{Context, Event, Record};
+use crate::model::audit::{Context, Event, Record, Severity};
 use crate::model::operator::Reach;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::Bytes32;
@@ -32,6 +32,12 @@ pub struct AuditQuery {
     pub device: Option<DeviceId>,
     /// Only refusals and alerts.
     pub refusals: bool,
+    /// Only of this severity.
+    pub severity: Option<Severity>,
+    /// Only this event, by its name.
+    pub event: Option<String>,
+    /// Only by this person, program or device, by name.
+    pub by: Option<String>,
     /// At most so many.
     pub limit: u32,
 }

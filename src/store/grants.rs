@@ -6,12 +6,12 @@ use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
 use crate::model::device::Device;
-use crate::model::grant::Grant;
+use crate::model::grant::{Grant, WhySecond};
 use crate::model::kind::RefreshPolicy;
 use crate::model::operator::Reach;
 use crate::oauth::scope::Scope;
 use crate::secret::Bytes32;
-use crate::store::Result;
+use crate::store::{Result, SecondPerson};
 
 /// A code to be stored.
 #[derive(Clone, Debug)]
@@ -61,6 +61,12 @@ pub enum ClaimOutcome {
     Claimed,
     /// Another approver was first.
     AnothersClaim,
+    /// The device has a list of approvers, and this one is not on it.
+    NotListed,
+    /// This person approved it already; now it is a second one's turn.
+    ApprovedFirst,
+    /// The person has [`MAX_OPEN_CLAIMS`](crate::model::grant::MAX_OPEN_CLAIMS) others open.
+    TooMany,
     /// It is not pending any more.
     Gone,
 }
@@ -74,6 +80,28 @@ pub enum Decision {
     Deny,
     /// Don't, and raise the alarm.
     Report,
+    /// The same, and suspend the device.
+    Block,
+}
+
+/// Outcome of [`GrantStore::decide_grant`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionOutcome {
+    /// It stands.
+    Done,
+    /// The approval is noted; for this reason a second person must approve, too. Anybody else may open the code now.
+    First(WhySecond),
+    /// Who had approved first may not approve any more; the grant is now denied.
+    FirstLost,
+    /// It is not pending, or not this approver's (any more).
+    Over,
+}
+
+impl DecisionOutcome {
+    /// Did the decision stand?
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Done)
+    }
 }
 
 /// Outcome of [`GrantStore::redeem_grant`].
@@ -81,7 +109,7 @@ pub enum Decision {
 pub enum Redemption {
     /// This caller, and no other, may issue the tokens.
     Redeemed,
-    /// The approver may not approve any more; the grant is now denied.
+    /// One of the approvers may not approve any more, or one is no longer enough; the grant is now denied.
     ApproverLost,
     /// Another poll was first, or it is not approved, or the device or its key changed.
     Lost,
@@ -134,16 +162,25 @@ pub trait GrantStore: Send + Sync {
         confirmation_number: Option<&str>,
         context: &Context,
     ) -> Result<ClaimOutcome>;
-    /// Decides a pending grant that is this approver's. `false` if it is not (any more).
-    async fn decide_grant(&self, id: GrantId, by: OperatorId, decision: Decision, context: &Context) -> Result<bool>;
+    /// Decides a pending grant that is this approver's. An approval may need a second person's; a report may suspend the device.
+    async fn decide_grant(
+        &self,
+        id: GrantId,
+        by: OperatorId,
+        decision: Decision,
+        policy: SecondPerson,
+        context: &Context,
+    ) -> Result<DecisionOutcome>;
     /// Counts a wrong number of this approver's, and denies the grant at the limit. Tries left; `None` if it is not pending any more.
     async fn record_wrong_number(&self, id: GrantId, by: OperatorId, context: &Context) -> Result<Option<u8>>;
-    /// approved → redeemed, once, for this key, if the device is active with this key, the codes live, and the approver may still approve.
+    /// approved → redeemed, once, for this key, if the device is active with this key, the codes live, and who approved may still approve,
+    /// and is still enough.
     async fn redeem_grant(
         &self,
         id: GrantId,
         jkt: &Bytes32,
         refresh: Option<(Bytes32, RefreshPolicy)>,
+        policy: SecondPerson,
         context: &Context,
     ) -> Result<Redemption>;
     /// Ends a sign-in whose tokens are out, for a reason that is an event. `false` if there was nothing to end.

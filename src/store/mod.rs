@@ -4,7 +4,7 @@
 //! 1. It is **one transaction**, durable before it returns. What it answered is never lost, also if the process is killed right after.
 //! 2. It is guarded by the expected state in the same statement that changes it (`WHERE … AND state = …`). Losing a race is an ordinary answer, not an error.
 //! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing`,
-//!    `touch_session` and `touch_api_token` write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
+//!    `touch_session`, `touch_api_token`, `set_aside`, `take_aside` and the two for ceremonies write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
 //!    approver, a spent link, a foreign key (`claim_grant`, `use_link`, `revoke_grant`, `redeem_grant`); every other refusal leaves no trace here.
 //! 4. `StoreError` means that nothing was changed. The caller answers 503; it never guesses.
 //!
@@ -14,19 +14,37 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod api_tokens;
+mod approvers;
 mod audit;
+mod bulk;
 mod devices;
+mod field;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
+mod passkeys;
+mod people;
+mod policies;
+mod sessions;
+mod setup;
 pub mod sqlite;
 
 pub use api_tokens::*;
+pub use approvers::*;
 pub use audit::*;
+pub use bulk::*;
 pub use devices::*;
+pub use field::*;
 pub use grants::*;
 pub use operators::*;
+pub use overview::*;
 pub use pairings::*;
+pub use passkeys::*;
+pub use people::*;
+pub use policies::*;
+pub use sessions::*;
+pub use setup::*;
 
 /// The store could not do it; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +61,43 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// All that a backend does.
-pub trait Store: DeviceStore + PairingStore + GrantStore + OperatorStore + ApiTokenStore + AuditStore {}
-impl<S: DeviceStore + PairingStore + GrantStore + OperatorStore + ApiTokenStore + AuditStore> Store for S {}
+pub trait Store:
+    DeviceStore
+    + BulkStore
+    + FieldStore
+    + PairingStore
+    + GrantStore
+    + ApproverStore
+    + OperatorStore
+    + PeopleStore
+    + SessionStore
+    + PasskeyStore
+    + AuditStore
+    + OverviewStore
+    + SetupStore
+    + PolicyStore
+    + ApiTokenStore
+{
+}
+impl<
+    S: DeviceStore
+        + BulkStore
+        + FieldStore
+        + PairingStore
+        + GrantStore
+        + ApproverStore
+        + OperatorStore
+        + PeopleStore
+        + SessionStore
+        + PasskeyStore
+        + AuditStore
+        + OverviewStore
+        + SetupStore
+        + PolicyStore
+        + ApiTokenStore,
+> Store for S
+{
+}
 
 /// Opens the store in a data directory, and brings its tables up to date.
 ///

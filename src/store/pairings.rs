@@ -8,7 +8,7 @@ use crate::model::audit::Context;
 use crate::model::device::{Device, KeyAssurance};
 use crate::model::operator::Reach;
 use crate::model::pairing::{Pairing, Says};
-use crate::secret::Bytes32;
+use crate::secret::{Bytes32, is_equal};
 use crate::store::Result;
 
 /// What a pairing window is for.
@@ -82,6 +82,19 @@ pub enum PairingRefusal {
 }
 
 impl PairingRefusal {
+    /// All of them, for tables.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownDevice,
+        Self::DeviceNotExpected,
+        Self::WrongSerial,
+        Self::WindowClosed,
+        Self::NotVouched,
+        Self::DeadKey,
+        Self::KeyOfAnotherDevice,
+        Self::Replayed,
+        Self::TooMany,
+    ];
+
     /// In words, for the audit log.
     pub const fn words(self) -> &'static str {
         match self {
@@ -105,6 +118,13 @@ pub struct PairingOfDevice {
     pub pairing: Pairing,
     /// The device.
     pub device: Device,
+}
+
+impl PairingOfDevice {
+    /// Is the key that asks the one that the device's maker announced?
+    pub fn is_announced(&self) -> bool {
+        self.device.manifest_jkt.is_some_and(|announced| is_equal(&announced, &self.pairing.jkt))
+    }
 }
 
 /// Windows and pairings.
@@ -146,6 +166,8 @@ pub trait PairingStore: Send + Sync {
     /// pairings are refused, and a window of the device closes. `false` if the pairing does not wait any more, its key has been taken since, or the key
     /// that vouched for it is not the device's any more.
     async fn confirm_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
+    /// The same, where nothing was compared at the device: in the same transaction, the key must be the one that the device's maker announced.
+    async fn confirm_announced_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
     /// An operator says no. `false` if it does not wait any more.
     async fn decline_pairing(&self, id: &PairingId, context: &Context) -> Result<bool>;
 }

@@ -794,13 +794,21 @@ async fn each_role_does_what_the_table_says_and_no_more() {
             );
             assert_eq!(person.post("/pair", &[("action", action)]).await.status, pairs, "{role:?}: site, {action}");
         }
-        for action in ["suspend", "resume", "retire"] {
+        // Stopping is for everybody who pairs: a minute counts. Letting on again is not.
+        for action in ["suspend", "stolen"] {
+            let answer = person.post("/devices/printer-01", &[("action", action)]).await;
+            assert_eq!(answer.status, pairs, "{role:?}: {action}");
+            if role.may_pair() {
+                test.broker.resume_stolen(&Caller::command_line(), "printer-01", "printer-01").await.unwrap();
+            }
+        }
+        for action in ["resume", "resume_stolen", "retire", "replace"] {
             let answer = person.post("/devices/printer-01", &[("action", action), ("confirm", "printer-01")]).await;
             assert_eq!(answer.status, 422, "{role:?}: {action}");
             assert_eq!(said(&answer), "Your role does not allow this; ask an administrator.");
         }
     }
-    for event in ["device.suspended", "device.resumed", "device.retired"] {
+    for event in ["device.retired", "device.replaced"] {
         assert_eq!(test.count(event).await, 0, "{event}");
     }
     let admin = test.visitor("admin", Role::Admin).await;

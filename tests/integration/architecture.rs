@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 9] = [
     &["clock", "id", "secret"],
     &["oauth"],
-    &["model", "telemetry"],
+    &["model", "spreadsheet", "telemetry"],
     &["store", "config", "tls"],
-    &["device_auth"],
+    &["device_auth", "upstream"],
     &["resource"],
     &["broker"],
     &["http"],

@@ -26,6 +26,54 @@ fn done(output: &Output) -> String {
 }
 
 #[test]
+fn the_policy_in_a_file_and_sites_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let file = folder.path().join("policy.toml");
+    let file = file.to_str().unwrap();
+    done(&run(data, &["policy", "export", "--file", file]));
+    let exported = std::fs::read_to_string(file).unwrap();
+    assert_eq!(done(&run(data, &["policy", "import", file])).trim(), "nothing to change");
+
+    let changed = exported.replace("code_lifetime = 300", "code_lifetime = 120")
+        + "\n[sites.paris]\nname = 'Paris'\nnetworks = ['10.9.0.0/16']\n";
+    std::fs::write(file, changed).unwrap();
+    let difference = done(&run(data, &["policy", "import", file, "--dry-run"]));
+    insta::assert_snapshot!(difference, @r"
+    kinds.console
+      ~ code_lifetime  300 -> 120
+    kinds.printer
+      ~ code_lifetime  300 -> 120
+    kinds.tv
+      ~ code_lifetime  300 -> 120
+    sites.paris
+      + name           Paris
+      + networks       10.9.0.0/16
+      + two_persons    false
+    nothing was changed: this was a dry run
+    ");
+    refused(data, &["policy", "import", file], 1, "add --yes");
+    assert!(done(&run(data, &["policy", "import", file, "--yes"])).contains("applied as version 1"));
+    assert_eq!(done(&run(data, &["policy", "import", file])).trim(), "nothing to change");
+    let history = json(data, &["policy", "history"]);
+    assert_eq!(history[0]["proposed_by"], "command-line");
+    assert!(done(&run(data, &["policy", "history"])).contains("kinds.console.code_lifetime: 300 -> 120"));
+    refused(data, &["policy", "confirm", "1"], 1, "does not wait");
+    refused(data, &["policy", "withdraw", "9"], 1, "does not wait");
+    std::fs::write(file, "[kinds.printer]\nscopes = { 'Mail.Read' = 'x' }").unwrap();
+    refused(data, &["policy", "import", file, "--yes"], 1, "no device may have it");
+
+    assert_eq!(json(data, &["site", "list"]).as_array().unwrap().len(), 2);
+    refused(data, &["site", "show"], 1, "say which");
+    assert_eq!(json(data, &["site", "show", "paris"])["networks"][0], "10.9.0.0/16");
+    let set = json(data, &["site", "set", "paris", "--two-persons", "true", "--quiet-hours", "22:00-06:00"]);
+    assert_eq!((&set["name"], &set["two_persons"]), (&"Paris".into(), &true.into()));
+    json(data, &["site", "add", "rome", "--name", "Rome"]);
+    refused(data, &["site", "add", "rome"], 1, "already");
+    refused(data, &["site", "set", "oslo", "--name", "x"], 1, "there is no site");
+}
+
+#[test]
 fn the_demo_tells_the_whole_story_and_ends_well() {
     let folder = tempfile::tempdir().unwrap();
     let story = done(&run(folder.path(), &["demo", "--auto"]));
@@ -91,7 +139,7 @@ fn people_the_site_and_configuration_by_commands() {
         json(data, &["operator", "link", "dana"])["url"]
             .as_str()
             .unwrap()
-            .starts_with("http://127.0.0.1:8628/sign-in?token=")
+            .starts_with("http://localhost:8628/sign-in?token=")
     );
     json(data, &["operator", "disable", "dana"]);
     refused(data, &["operator", "link", "dana"], 1, "there is no operator 'dana'");
@@ -417,9 +465,10 @@ fn help_begins_with_what_to_do() {
     Commands:
       demo      See a device get paired and sign in, and an attacker get nothing
       serve     Run the broker
-      device    Register, list, suspend, resume and retire devices
+      device    Register, list, import, export, suspend, resume and retire devices
       pairing   Open and close pairing, confirm what waits
-      site      The site: its name and its networks
+      site      Sites: their names, networks and rules
+      policy    Kinds, resources and sites as a file: export, import, history
       operator  Add people, make sign-in links
       token     Make, list and revoke tokens of programs that call the administration API
       whoami    Who these commands act as

@@ -205,7 +205,7 @@ fn a_first_start_that_is_killed_at_any_moment_does_not_spoil_the_data_a_088() {
             child.wait().unwrap();
         }
         let mut broker = Served::start(folder.path(), free_port());
-        assert!(broker.issuer.starts_with("http://127.0.0.1:"), "killed when there was '{moment}'");
+        assert!(broker.issuer.starts_with("http://localhost:"), "killed when there was '{moment}'");
         broker.kill();
         json(folder.path(), &["operator", "list"]);
         nothing_happened_twice(folder.path());

@@ -3,30 +3,47 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in tests a failure is the message
 
+mod account;
 mod acme;
 mod api;
 mod approval;
+mod approvers;
 mod architecture;
 mod attestation;
 mod browser;
+mod bulk;
 mod clients;
 mod command_line;
 mod crash;
 mod device_authorization;
 mod device_code;
 mod dpop;
+mod field;
+mod import;
+mod labels;
+mod languages;
 mod listener;
 mod mtls;
 mod openapi;
+mod operators;
+mod overview;
 mod pages;
 mod pairing;
+mod passkeys;
+mod policy;
 mod private_key_jwt;
 mod remote;
+mod replace;
 mod resource;
 mod rotation;
+mod setup;
 mod signing_keys;
+mod sso;
+mod sso_attacks;
 #[path = "../store_contract/mod.rs"]
 mod store_contract;
 mod support;
+mod technician;
 mod tls;
 mod tokens;
+mod two_persons;

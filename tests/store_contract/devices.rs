@@ -11,7 +11,7 @@ use pairgate::store::{
     AuditQuery, DeviceCounts, DeviceQuery, PairingRefusal, Redemption, Rotation, StateChange, WindowSubject,
 };
 
-use super::{ALL, Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
+use super::{ALL, ALONE, Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
 
 pub async fn an_id_is_given_once_also_when_many_ask_at_once(bench: Bench) {
     let answers = bench
@@ -150,7 +150,7 @@ pub async fn suspending_ends_sign_ins_pairings_and_windows(bench: Bench) {
 
     // And none of it comes back with the device.
     store.set_device_state(&device.id, DeviceState::Active, &when(21)).await.unwrap();
-    assert_eq!(store.redeem_grant(approved, &jkt, None, &when(22)).await.unwrap(), Redemption::Lost);
+    assert_eq!(store.redeem_grant(approved, &jkt, None, ALONE, &when(22)).await.unwrap(), Redemption::Lost);
     let rotation = store.rotate_refresh(redeemed, &bytes("first"), &bytes("next"), POLICY, &when(22)).await.unwrap();
     assert_eq!(rotation, Rotation::Gone);
     assert!(!store.confirm_pairing(&pairing, &when(22)).await.unwrap());

@@ -10,7 +10,7 @@ use pairgate::model::kind::RefreshPolicy;
 use pairgate::model::operator::Role;
 use pairgate::store::{ClaimOutcome, Decision, Mint, NewGrant, Redemption, Rotation};
 
-use super::{ALL, Bench, POLICY, at, bytes, code, how_many, id, when};
+use super::{ALL, ALONE, Bench, POLICY, at, bytes, code, how_many, id, when};
 
 async fn state(bench: &Bench, grant: GrantId) -> GrantState {
     bench.store.grant(grant).await.unwrap().unwrap().state
@@ -38,7 +38,7 @@ pub async fn a_code_is_stored_and_found_while_it_is_pending(bench: Bench) {
     assert_eq!((found.id, found.user_code_hash), (grant, new.user_code_hash));
     assert!(store.grant_by_user_code(&bytes("another")).await.unwrap().is_none());
     store.claim_grant(grant, approver, None, &when(4)).await.unwrap();
-    store.decide_grant(grant, approver, Decision::Approve, &when(4)).await.unwrap();
+    store.decide_grant(grant, approver, Decision::Approve, ALONE, &when(4)).await.unwrap().is_done();
     let spent = store.grant_by_user_code(&new.user_code_hash).await.unwrap();
     assert!(spent.is_none(), "a decided code is as unknown as a wrong one");
     bench.recorded(known, &["grant.claimed", "grant.approved"]).await;
@@ -53,7 +53,7 @@ pub async fn a_new_code_ends_the_former_one(bench: Bench) {
     assert_eq!(state(&bench, pending).await, GrantState::Revoked);
     let redeemed = bench.redeemed(&device, "third", approver).await;
     assert_eq!(state(&bench, approved).await, GrantState::Revoked);
-    assert_eq!(bench.store.redeem_grant(approved, &jkt, None, &when(9)).await.unwrap(), Redemption::Lost);
+    assert_eq!(bench.store.redeem_grant(approved, &jkt, None, ALONE, &when(9)).await.unwrap(), Redemption::Lost);
     bench.minted(&device, "fourth").await;
     assert_eq!(state(&bench, redeemed).await, GrantState::Redeemed, "what is signed in stays so");
 }
@@ -179,7 +179,7 @@ pub async fn a_claim_may_be_repeated_by_the_same_person_and_ends_with_the_code(b
     assert_eq!((claim.by, claim.at, claim.confirmation_number.as_deref()), (approver, at(9), Some("48")));
     let known = bench.records().await.len();
     assert_eq!(store.claim_grant(grant, approver, None, &when(300)).await.unwrap(), ClaimOutcome::Gone, "expired");
-    store.decide_grant(grant, approver, Decision::Deny, &when(10)).await.unwrap();
+    store.decide_grant(grant, approver, Decision::Deny, ALONE, &when(10)).await.unwrap().is_done();
     assert_eq!(store.claim_grant(grant, approver, None, &when(11)).await.unwrap(), ClaimOutcome::Gone);
     assert_eq!(store.claim_grant(GrantId(4711), approver, None, &when(11)).await.unwrap(), ClaimOutcome::Gone);
     bench.recorded(known, &["grant.denied"]).await;
@@ -190,7 +190,10 @@ pub async fn only_the_claimant_decides_and_the_first_decision_stands(bench: Benc
     let (dana, emil) = (bench.operator("dana", Role::Approver).await, bench.operator("emil", Role::Approver).await);
     let device = bench.active("lobby-printer-01").await;
     let unclaimed = bench.minted(&device, "unclaimed").await;
-    assert!(!store.decide_grant(unclaimed, dana, Decision::Approve, &when(5)).await.unwrap(), "not even opened");
+    assert!(
+        !store.decide_grant(unclaimed, dana, Decision::Approve, ALONE, &when(5)).await.unwrap().is_done(),
+        "not even opened"
+    );
     let outcomes = [
         (Decision::Approve, GrantState::Approved, "grant.approved"),
         (Decision::Deny, GrantState::Denied, "grant.denied"),
@@ -199,12 +202,15 @@ pub async fn only_the_claimant_decides_and_the_first_decision_stands(bench: Benc
     for (decision, expected, event) in outcomes {
         let grant = bench.claimed(&device, &format!("{decision:?}"), dana).await;
         let known = bench.records().await.len();
-        assert!(!store.decide_grant(grant, emil, decision, &when(5)).await.unwrap(), "another's");
-        assert!(!store.decide_grant(grant, dana, decision, &when(300)).await.unwrap(), "expired");
+        assert!(!store.decide_grant(grant, emil, decision, ALONE, &when(5)).await.unwrap().is_done(), "another's");
+        assert!(!store.decide_grant(grant, dana, decision, ALONE, &when(300)).await.unwrap().is_done(), "expired");
         bench.recorded(known, &[]).await;
-        assert!(store.decide_grant(grant, dana, decision, &when(6)).await.unwrap());
+        assert!(store.decide_grant(grant, dana, decision, ALONE, &when(6)).await.unwrap().is_done());
         for (other, _, _) in outcomes {
-            assert!(!store.decide_grant(grant, dana, other, &when(7)).await.unwrap(), "{decision:?}, then {other:?}");
+            assert!(
+                !store.decide_grant(grant, dana, other, ALONE, &when(7)).await.unwrap().is_done(),
+                "{decision:?}, then {other:?}"
+            );
         }
         bench.recorded(known, &[event]).await;
         let stored = store.grant(grant).await.unwrap().unwrap();
@@ -220,7 +226,7 @@ pub async fn of_many_decisions_at_once_one_stands(bench: Bench) {
     let answers = bench
         .race(|store, index| async move {
             let decision = [Decision::Approve, Decision::Deny, Decision::Report][index % 3];
-            (decision, store.decide_grant(grant, approver, decision, &when(6)).await.unwrap())
+            (decision, store.decide_grant(grant, approver, decision, ALONE, &when(6)).await.unwrap().is_done())
         })
         .await;
     let stood: Vec<_> = answers.iter().filter(|(_, is_done)| *is_done).map(|(decision, _)| *decision).collect();
@@ -248,7 +254,7 @@ pub async fn wrong_numbers_are_counted_and_the_last_one_denies(bench: Bench) {
     }
     assert_eq!(state(&bench, grant).await, GrantState::Denied);
     assert_eq!(store.record_wrong_number(grant, dana, &when(7)).await.unwrap(), None);
-    assert!(!store.decide_grant(grant, dana, Decision::Approve, &when(8)).await.unwrap());
+    assert!(!store.decide_grant(grant, dana, Decision::Approve, ALONE, &when(8)).await.unwrap().is_done());
     let counted = "grant.wrong_number";
     bench.recorded(known, &[counted, counted, counted, "grant.denied"]).await;
 }
@@ -275,7 +281,7 @@ pub async fn of_many_polls_at_once_one_redeems_a_035(bench: Bench) {
     let answers = bench
         .race(|store, index| async move {
             let refresh = bytes(&format!("refresh {index}"));
-            let outcome = store.redeem_grant(grant, &jkt, Some((refresh, POLICY)), &when(8)).await.unwrap();
+            let outcome = store.redeem_grant(grant, &jkt, Some((refresh, POLICY)), ALONE, &when(8)).await.unwrap();
             (outcome, refresh)
         })
         .await;
@@ -303,11 +309,11 @@ pub async fn nothing_is_redeemed_without_approval_key_state_and_time(bench: Benc
     let pending = bench.claimed(&device, "first", approver).await;
     let known = bench.records().await.len();
     let redeem = |grant, key, seconds| async move {
-        store.redeem_grant(grant, &key, Some((bytes("r"), POLICY)), &when(seconds)).await.unwrap()
+        store.redeem_grant(grant, &key, Some((bytes("r"), POLICY)), ALONE, &when(seconds)).await.unwrap()
     };
     assert_eq!(redeem(pending, jkt, 6).await, Redemption::Lost, "not approved");
     assert_eq!(redeem(GrantId(4711), jkt, 6).await, Redemption::Lost, "unknown");
-    store.decide_grant(pending, approver, Decision::Approve, &when(6)).await.unwrap();
+    store.decide_grant(pending, approver, Decision::Approve, ALONE, &when(6)).await.unwrap().is_done();
     assert_eq!(redeem(pending, bytes("another key"), 7).await, Redemption::Lost, "another key");
     assert_eq!(redeem(pending, jkt, 300).await, Redemption::Lost, "expired, although approved (A-038)");
     assert_eq!(store.grant(pending).await.unwrap().unwrap().standing(at(299)), Standing::Approved);
@@ -315,7 +321,7 @@ pub async fn nothing_is_redeemed_without_approval_key_state_and_time(bench: Benc
     assert_eq!(redeem(pending, jkt, 9).await, Redemption::Lost, "suspended");
     store.set_device_state(&id("lobby-printer-01"), DeviceState::Active, &when(9)).await.unwrap();
     let denied = bench.claimed(&device, "second", approver).await;
-    store.decide_grant(denied, approver, Decision::Deny, &when(10)).await.unwrap();
+    store.decide_grant(denied, approver, Decision::Deny, ALONE, &when(10)).await.unwrap().is_done();
     assert_eq!(redeem(denied, jkt, 11).await, Redemption::Lost, "denied");
     assert_eq!(bench.count("token.issued").await, 0);
     assert_eq!(bench.count("token.refused").await, 0);
@@ -330,13 +336,14 @@ pub async fn an_approver_who_lost_the_right_lets_nobody_in_a_047(bench: Bench) {
     let jkt = device.key.as_ref().unwrap().jkt;
     // A role that may not approve: the broker asks before, the store again.
     let by_technician = bench.approved(&device, "first", technician).await;
-    let redeemed = store.redeem_grant(by_technician, &jkt, None, &when(7)).await.unwrap();
+    let redeemed = store.redeem_grant(by_technician, &jkt, None, ALONE, &when(7)).await.unwrap();
     assert_eq!(redeemed, Redemption::ApproverLost);
     let grant = bench.approved(&device, "second", approver).await;
     assert!(store.disable_operator("dana", &when(7)).await.unwrap());
     let known = bench.records().await.len();
-    let answers =
-        bench.race(|store, _| async move { store.redeem_grant(grant, &jkt, None, &when(8)).await.unwrap() }).await;
+    let answers = bench
+        .race(|store, _| async move { store.redeem_grant(grant, &jkt, None, ALONE, &when(8)).await.unwrap() })
+        .await;
     assert_eq!(how_many(&answers, &Redemption::Redeemed), 0);
     assert_eq!(how_many(&answers, &Redemption::ApproverLost), 1);
     assert_eq!(state(&bench, grant).await, GrantState::Denied);
@@ -374,7 +381,7 @@ pub async fn all_sign_ins_are_ended_by_one_call(bench: Bench) {
     let device = bench.device("lobby-printer-01").await;
     let once = bench.approved(&device, "once", approver).await;
     let jkt = device.key.as_ref().unwrap().jkt;
-    assert_eq!(store.redeem_grant(once, &jkt, None, &when(6)).await.unwrap(), Redemption::Redeemed);
+    assert_eq!(store.redeem_grant(once, &jkt, None, ALONE, &when(6)).await.unwrap(), Redemption::Redeemed);
     let approved = bench.approved(&device, "approved", approver).await;
     let known = bench.records().await.len();
     // At the end of the first two's idle time, less a second; the third has no refresh token, but its access token may be out.
@@ -472,14 +479,14 @@ pub async fn refresh_tokens_die_unused_and_of_age(bench: Bench) {
 
     let without = bench.approved(&device, "none", approver).await;
     let jkt = device.key.unwrap().jkt;
-    assert_eq!(store.redeem_grant(without, &jkt, None, &when(7)).await.unwrap(), Redemption::Redeemed);
+    assert_eq!(store.redeem_grant(without, &jkt, None, ALONE, &when(7)).await.unwrap(), Redemption::Redeemed);
     let rotation = store.rotate_refresh(without, &bytes("r"), &bytes("s"), POLICY, &when(8)).await.unwrap();
     assert_eq!(rotation, Rotation::Gone, "none was given");
     assert_eq!(state(&bench, without).await, GrantState::Redeemed);
 
     let short = RefreshPolicy { idle: Duration::from_secs(7200), absolute: Duration::from_secs(60) };
     let brief = bench.approved(&bench.device("lobby-printer-01").await, "brief", approver).await;
-    store.redeem_grant(brief, &jkt, Some((bytes("b0"), short)), &when(10)).await.unwrap();
+    store.redeem_grant(brief, &jkt, Some((bytes("b0"), short)), ALONE, &when(10)).await.unwrap();
     assert_eq!(store.grant(brief).await.unwrap().unwrap().refresh.unwrap().idle_until, at(70));
 }
 
@@ -501,7 +508,7 @@ pub async fn pending_grants_are_listed_oldest_first(bench: Bench) {
     assert_eq!(list(at(10), 10).await, all);
     assert_eq!(list(at(10), 2).await, all[..2]);
     assert!(list(at(300), 10).await.is_empty(), "expired");
-    store.decide_grant(grant, approver, Decision::Approve, &when(5)).await.unwrap();
+    store.decide_grant(grant, approver, Decision::Approve, ALONE, &when(5)).await.unwrap().is_done();
     assert_eq!(list(at(10), 10).await.len(), 2, "decided");
 }
 
@@ -547,9 +554,9 @@ pub async fn two_live_sign_ins_of_one_key_are_both_ended_a_009(bench: Bench) {
     let elsewhere = NewGrant { resource: "https://scan.example".into(), ..code(&device, "d") };
     let Mint::Minted(elsewhere) = store.mint_grant(&elsewhere, &when(30)).await.unwrap() else { panic!("not minted") };
     store.claim_grant(elsewhere, approver, None, &when(31)).await.unwrap();
-    store.decide_grant(elsewhere, approver, Decision::Approve, &when(31)).await.unwrap();
+    store.decide_grant(elsewhere, approver, Decision::Approve, ALONE, &when(31)).await.unwrap().is_done();
     let jkt = device.key.as_ref().unwrap().jkt;
-    let redeemed = store.redeem_grant(elsewhere, &jkt, Some((bytes("d0"), POLICY)), &when(32)).await.unwrap();
+    let redeemed = store.redeem_grant(elsewhere, &jkt, Some((bytes("d0"), POLICY)), ALONE, &when(32)).await.unwrap();
     assert_eq!(redeemed, Redemption::Redeemed);
     assert_eq!(rotate(old, "c0", "c1", 33).await, Rotation::Rotated);
     assert_eq!(rotate(elsewhere, "d0", "d1", 33).await, Rotation::Rotated);

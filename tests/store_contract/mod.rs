@@ -15,22 +15,32 @@ use pairgate::id::{DeviceId, GrantId, OperatorId, PairingId};
 use pairgate::model::audit::{Actor, Context, Record};
 use pairgate::model::device::{Device, DeviceFacts, KeyAssurance};
 use pairgate::model::kind::RefreshPolicy;
-use pairgate::model::operator::{Reach, Role};
+use pairgate::model::operator::{Reach, Role, SESSION_ABSOLUTE, SignInMethod};
 use pairgate::model::pairing::Says;
 use pairgate::oauth::scope::Scope;
 use pairgate::secret::{Bytes32, Random, sha256};
 use pairgate::store::{
-    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, Redemption, Store, WindowSubject,
+    AuditQuery, ClaimOutcome, Decision, Mint, NewGrant, NewPairing, NewSession, Redemption, SecondPerson, Store,
+    WindowSubject,
 };
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 mod api_tokens;
+mod approvers;
 mod audit;
+mod bulk;
 mod devices;
+mod field;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
+mod passkeys;
+mod people;
+mod policies;
+mod sessions;
+mod setup;
 mod sqlite;
 
 /// How each backend is opened.
@@ -96,6 +106,12 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
         request_hash: Random::system().bytes32().unwrap(),
         expires_at: at(600),
     }
+}
+
+/// A session with this hash, by a link, of full length.
+pub fn session_of(hash: &Bytes32) -> NewSession {
+    let ends_at = at(0).plus(SESSION_ABSOLUTE);
+    NewSession { hash: *hash, method: SignInMethod::Link, agent: "a browser".into(), ends_at, replaces: None }
 }
 
 /// A code of this name for a device with a key.
@@ -210,7 +226,7 @@ impl Bench {
 
     pub async fn approved(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
         let grant = self.claimed(device, name, by).await;
-        assert!(self.store.decide_grant(grant, by, Decision::Approve, &when(5)).await.unwrap());
+        assert!(self.store.decide_grant(grant, by, Decision::Approve, ALONE, &when(5)).await.unwrap().is_done());
         grant
     }
 
@@ -218,7 +234,7 @@ impl Bench {
     pub async fn redeemed(&self, device: &Device, name: &str, by: OperatorId) -> GrantId {
         let grant = self.approved(device, name, by).await;
         let (jkt, refresh) = (device.key.as_ref().unwrap().jkt, Some((bytes(name), POLICY)));
-        assert_eq!(self.store.redeem_grant(grant, &jkt, refresh, &when(6)).await.unwrap(), Redemption::Redeemed);
+        assert_eq!(self.store.redeem_grant(grant, &jkt, refresh, ALONE, &when(6)).await.unwrap(), Redemption::Redeemed);
         grant
     }
 
@@ -241,6 +257,9 @@ impl Bench {
         records.len()
     }
 }
+
+/// One person is enough.
+pub const ALONE: SecondPerson = SecondPerson { after_pairing: false, when_new: false };
 
 /// Whoever asks may know of all sites.
 pub const ALL: &Reach = &Reach::Everywhere;
@@ -308,6 +327,25 @@ macro_rules! contract {
                     sites_are_many_and_reach_limits_what_is_told_a_080
                     the_pinned_key_is_the_current_one
                 }
+                field {
+                    floors_are_counted_without_retired_devices
+                    a_device_is_asked_to_show_itself_and_told_once
+                    an_announced_key_is_compared_in_the_transaction_that_pins_it
+                    a_technicians_code_is_good_once_and_for_one_device
+                    pairing_stopping_and_replacing_end_a_technicians_pass
+                    replacing_ends_the_old_box_and_opens_for_the_new_one_in_one_step
+                    a_stolen_device_is_stopped_once_and_stays_marked_until_it_is_let_on
+                }
+                bulk {
+                    a_list_is_registered_whole_or_not_at_all
+                    of_many_imports_of_one_list_at_once_one_is_done
+                    what_is_known_is_told_as_far_as_one_may_know_a_080
+                    many_are_changed_in_one_go_and_changed_back
+                    windows_and_places_of_many_go_back_to_what_they_were
+                    of_many_who_change_the_same_devices_at_once_one_did
+                    facts_are_changed_if_they_are_still_those_that_were_seen
+                    what_is_set_aside_is_taken_once_and_in_time
+                }
                 pairings {
                     windows_open_close_and_run_out
                     each_reason_to_refuse_a_request_has_its_name_and_stores_nothing
@@ -325,6 +363,10 @@ macro_rules! contract {
                     the_same_key_again_keeps_the_sign_ins
                     of_many_who_decline_at_once_one_did
                     open_pairings_are_listed_oldest_first
+                }
+                setup {
+                    of_many_who_sign_a_version_at_once_one_did
+                    a_setting_is_set_and_recorded
                 }
                 grants {
                     a_code_is_stored_and_found_while_it_is_pending
@@ -354,6 +396,22 @@ macro_rules! contract {
                     two_live_sign_ins_of_one_key_are_both_ended_a_009
                     pending_grants_are_listed_oldest_first
                 }
+                approvers {
+                    who_paired_or_registered_a_device_is_not_enough_for_its_first_sign_in_a_079
+                    the_rule_is_of_kind_or_site_holds_a_day_and_spares_the_others_a_079
+                    a_key_that_changes_by_itself_hides_nobody_a_079
+                    who_never_approved_a_device_is_new_to_it_once_others_have_a_101
+                    of_two_approvers_at_once_one_is_first_and_nobody_is_in_a_079
+                    a_first_approver_who_lost_the_right_counts_for_nothing_a_047
+                    only_who_is_on_a_devices_list_opens_decides_and_counts_a_101
+                    a_person_has_five_sign_ins_open_at_the_most_a_092
+                    reporting_and_blocking_is_one_change_a_092
+                    an_approval_is_undone_by_who_gave_it_for_a_day_and_once_a_101
+                }
+                overview {
+                    a_series_counts_by_span_and_site
+                    devices_in_need_are_suspended_or_long_unheard_of
+                }
                 operators {
                     a_name_is_given_once_also_when_many_ask_at_once
                     people_are_found_and_listed
@@ -369,6 +427,34 @@ macro_rules! contract {
                     a_tokens_name_is_given_once_also_when_many_ask_at_once
                     tokens_are_found_by_their_hash_until_they_end
                     of_many_who_revoke_a_token_at_once_one_did
+                }
+                people {
+                    somebody_new_is_added_once_and_takes_nobodys_name_a_048
+                    roles_by_groups_are_replaced_and_given_ones_stay_a_047
+                    people_are_listed_with_what_they_have
+                    all_passkeys_of_a_person_are_removed
+                    of_many_who_enable_at_once_one_did
+                    the_last_who_administers_everything_stays
+                }
+                passkeys {
+                    a_passkey_is_one_persons_and_found_while_that_person_may
+                    a_person_has_so_many_passkeys_and_no_more
+                    of_many_uses_of_one_proof_at_once_one_opens_a_session
+                }
+                sessions {
+                    a_session_is_opened_for_whoever_may_and_listed
+                    a_session_takes_the_place_of_the_one_that_the_browser_had
+                    signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047
+                    a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time
+                    of_many_who_take_a_ceremony_at_once_one_did
+                    ceremonies_are_bounded_a_091
+                }
+                policies {
+                    versions_hold_one_after_the_other_and_are_listed
+                    of_many_who_write_on_the_same_version_one_did_a_081
+                    a_version_brings_its_sites_in_the_same_transaction
+                    a_second_person_confirms_and_never_the_first_a_081
+                    what_waits_is_withdrawn_once_or_overtaken
                 }
                 audit {
                     records_are_listed_both_ways_and_filtered

@@ -3,7 +3,7 @@
 use pairgate::model::operator::{EVERYWHERE, Rights, Role, SESSION_ABSOLUTE, SESSION_IDLE};
 use pairgate::store::GuessBucket;
 
-use super::{Bench, at, bytes, how_many, when};
+use super::{Bench, at, bytes, how_many, session_of, when};
 
 pub async fn a_name_is_given_once_also_when_many_ask_at_once(bench: Bench) {
     let answers = bench
@@ -68,7 +68,7 @@ pub async fn of_many_who_use_a_link_at_once_one_gets_in(bench: Bench) {
     let answers = bench
         .race(|store, index| async move {
             let session = bytes(&format!("session {index}"));
-            let operator = store.use_link(&bytes("link"), &session, at(9999), &when(1)).await.unwrap();
+            let operator = store.use_link(&bytes("link"), &session_of(&session), &when(1)).await.unwrap();
             (session, operator.map(|operator| operator.name))
         })
         .await;
@@ -93,13 +93,13 @@ pub async fn links_run_out_and_belong_to_people_who_may(bench: Bench) {
     assert!(store.add_link("dana", &bytes("b"), at(600), &when(0)).await.unwrap());
     assert!(store.link(&bytes("b"), at(599)).await.unwrap().is_some());
     assert!(store.link(&bytes("b"), at(600)).await.unwrap().is_none());
-    assert!(store.use_link(&bytes("b"), &bytes("s"), at(9999), &when(600)).await.unwrap().is_none(), "too old");
-    assert!(store.use_link(&bytes("x"), &bytes("s"), at(9999), &when(1)).await.unwrap().is_none(), "never made");
+    assert!(store.use_link(&bytes("b"), &session_of(&bytes("s")), &when(600)).await.unwrap().is_none(), "too old");
+    assert!(store.use_link(&bytes("x"), &session_of(&bytes("s")), &when(1)).await.unwrap().is_none(), "never made");
     let known = bench.recorded(known, &["operator.link"]).await;
     store.add_link("emil", &bytes("c"), at(600), &when(0)).await.unwrap();
     assert!(store.disable_operator("emil", &when(1)).await.unwrap());
     assert!(store.link(&bytes("c"), at(2)).await.unwrap().is_none());
-    assert!(store.use_link(&bytes("c"), &bytes("s"), at(9999), &when(2)).await.unwrap().is_none());
+    assert!(store.use_link(&bytes("c"), &session_of(&bytes("s")), &when(2)).await.unwrap().is_none());
     assert!(!store.add_link("emil", &bytes("d"), at(600), &when(2)).await.unwrap());
     bench.recorded(known, &["operator.link", "operator.disabled"]).await;
     assert!(store.session(&bytes("s"), at(2)).await.unwrap().is_none());
@@ -113,8 +113,7 @@ pub async fn sessions_end_idle_of_age_signed_out_and_disabled(bench: Bench) {
     }
     let sign_in = |name: &'static str, session: &'static str| async move {
         store.add_link(name, &bytes(session), at(600), &when(0)).await.unwrap();
-        let ends_at = at(0).plus(SESSION_ABSOLUTE);
-        store.use_link(&bytes(session), &bytes(session), ends_at, &when(0)).await.unwrap().unwrap();
+        store.use_link(&bytes(session), &session_of(&bytes(session)), &when(0)).await.unwrap().unwrap();
     };
     let seen = |session: &'static str, seconds| async move {
         store

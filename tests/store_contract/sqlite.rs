@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Waiting, Poll, Waker};
 
+use pairgate::broker::people::Browser;
 use pairgate::model::audit::{Event, GENESIS};
 use pairgate::model::operator::Role;
 use pairgate::secret::{b64u, from_b64u};
@@ -255,7 +256,7 @@ async fn a_stolen_database_holds_no_code_token_or_session_in_clear_a_077_a_052()
     test.broker.add_operator(&caller, "dana", Role::Approver).await.unwrap();
     let spent_link = test.broker.operator_link(&caller, "dana").await.unwrap();
     let spent = spent_link.split("token=").nth(1).unwrap().to_owned();
-    let session = test.broker.sign_in(&spent, None).await.unwrap().unwrap();
+    let session = test.broker.sign_in(&spent, &Browser::default()).await.unwrap().unwrap();
     let link = test.broker.operator_link(&caller, "dana").await.unwrap();
     let operator = PageOperator::new(&test.issuer, test.wire.clone()).unwrap();
     operator.sign_in(&link).await.unwrap();
@@ -340,4 +341,45 @@ async fn the_key_of_a_database_of_the_first_version_is_its_current_es256_key() {
     assert_eq!(kept.unwrap(), expected);
     let second = "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) VALUES ('second', 'ES256', x'00', 6)";
     assert!(hand.execute(second, []).is_err(), "two current keys of an algorithm can't be");
+}
+
+/// The overview asks for this with every change, so it must not read the records themselves.
+#[allow(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+#[tokio::test]
+async fn a_series_over_100_000_records_is_counted_from_indexes_in_a_moment() {
+    let bench = Bench::new(backends::sqlite);
+    bench.registered("printer-1").await;
+    let connection = by_hand(&bench);
+    connection
+        .execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 100009)
+             INSERT INTO audit (id, at, event, severity, actor, device, peer, detail, hash)
+             SELECT i, 1795500000000 + i * 12000, CASE i % 4 WHEN 0 THEN 'token.issued' WHEN 1 THEN 'key.mismatch' ELSE 'token.refreshed' END,
+                    CASE i % 4 WHEN 1 THEN 'alert' ELSE 'info' END, 'device:printer-1', 'printer-1', '10.2.14.31', 'sign-in 1', zeroblob(32) FROM n",
+        )
+        .unwrap();
+    for (condition, index) in [("event = 'token.issued'", "audit_signed_in"), ("severity <> 'info'", "audit_refused")] {
+        for of_sites in
+            ["1", "+device IN (SELECT id FROM devices WHERE site IN (SELECT value FROM json_each('[\"default\"]')))"]
+        {
+            let sql = format!(
+                "EXPLAIN QUERY PLAN SELECT count(*) FROM audit WHERE {condition} AND at >= 5 AND at < 9 AND {of_sites}"
+            );
+            let mut statement = connection.prepare(&sql).unwrap();
+            let plan: Vec<String> = statement.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+            let wanted = format!("COVERING INDEX {index} (at>?");
+            assert!(plan.iter().any(|step| step.contains(&wanted)), "{condition}: {plan:#?}");
+        }
+    }
+    let only = pairgate::model::operator::Reach::Sites(std::collections::BTreeSet::from(["default".to_owned()]));
+    for reach in [super::ALL, &only] {
+        let mut best = std::time::Duration::MAX;
+        for _ in 0..5 {
+            let began = std::time::Instant::now();
+            let series = bench.store.audit_series(super::START, 86_400_000, reach).await.unwrap();
+            best = best.min(began.elapsed());
+            assert_eq!(series.iter().map(|bucket| bucket.signed_in).sum::<u64>(), 25_000);
+        }
+        assert!(best.as_millis() < 50, "{reach:?}: {best:?}");
+    }
 }

@@ -107,7 +107,7 @@ pub async fn close_window(State(edge): State<Edge>, Program(caller): Program, Ap
 
 /// `GET /operators`.
 pub async fn operators(State(edge): State<Edge>, Program(caller): Program) -> Response {
-    answer(edge.broker().operators_for(&caller).await, |people| Listed::whole(people.iter().map(OperatorShape::from)))
+    answer(edge.broker().people(&caller).await, |people| Listed::whole(people.iter().map(OperatorShape::from)))
 }
 
 /// Which records.
@@ -137,7 +137,7 @@ pub async fn audit(
         Err(error) => return problem(StatusCode::BAD_REQUEST, vec![format!("device: {error}.")]),
     };
     let Records { before, after, refusals, .. } = wanted;
-    records(&edge, &caller, &AuditQuery { before, after, device, refusals, limit }).await
+    records(&edge, &caller, &AuditQuery { before, after, device, refusals, limit, ..AuditQuery::default() }).await
 }
 
 /// Records. `next` is the number from which to go on in the same direction, if the page is full.

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance, PinnedKey};
-use crate::model::operator::{Operator, Rights, Role};
+use crate::model::operator::{Rights, Role};
 use crate::model::site::Site;
 use crate::secret::b64u;
-use crate::store::{GrantOfDevice, PairingOfDevice};
+use crate::store::{GrantOfDevice, PairingOfDevice, Person};
 
 /// A page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +44,10 @@ pub struct DeviceShape {
     pub registered_at: String,
     /// The pinned key.
     pub key: Option<KeyShape>,
+    /// The key that its maker announced.
+    pub announced_jkt: Option<String>,
+    /// When it was reported stolen.
+    pub stolen_at: Option<String>,
     /// When it last got a code or a token.
     pub seen_at: Option<String>,
 }
@@ -74,6 +78,8 @@ impl From<&Device> for DeviceShape {
                 paired_at: key.paired_at.rfc3339(),
                 paired_by: key.paired_by.clone(),
             }),
+            announced_jkt: device.manifest_jkt.map(|jkt| b64u(&jkt)),
+            stolen_at: device.stolen_at.map(Timestamp::rfc3339),
             seen_at: device.seen_at.map(Timestamp::rfc3339),
         }
     }
@@ -103,8 +109,10 @@ pub struct PairingShape {
     pub key: String,
     /// How the key is kept, as far as was shown.
     pub key_assurance: KeyAssurance,
-    /// The device's present key vouches for it.
+    /// Nothing needs to be compared: the device's present key or its maker vouches for it.
     pub verified: bool,
+    /// It is the key that the device's maker announced.
+    pub announced: bool,
     /// The device has answered: there is something to compare.
     pub ready: bool,
     /// Another key asked for the same device.
@@ -125,7 +133,8 @@ impl From<&PairingOfDevice> for PairingShape {
             device: pairing.device.to_string(),
             key: PinnedKey::short(&pairing.jkt),
             key_assurance: pairing.key_assurance,
-            verified: pairing.vouched_by.is_some(),
+            verified: pairing.vouched_by.is_some() || found.is_announced(),
+            announced: found.is_announced(),
             ready: pairing.device_nonce.is_some(),
             conflict: pairing.conflict,
             requested_at: pairing.requested_at.rfc3339(),
@@ -209,17 +218,33 @@ pub struct OperatorShape {
     pub name: String,
     /// Site, or `*` for everywhere, to role.
     pub roles: BTreeMap<String, Role>,
+    /// Of these, what comes from groups of the organisation's account.
+    pub roles_by_groups: BTreeMap<String, Role>,
+    /// Signs in by the organisation's account.
+    pub sso: bool,
+    /// How many passkeys.
+    pub passkeys: u64,
+    /// How many sessions are open.
+    pub sessions: u64,
+    /// When the person was last here.
+    pub seen_at: Option<String>,
     /// When the person was added.
     pub added_at: String,
     /// When the person was disabled.
     pub disabled_at: Option<String>,
 }
 
-impl From<&Operator> for OperatorShape {
-    fn from(operator: &Operator) -> Self {
+impl From<&Person> for OperatorShape {
+    fn from(person: &Person) -> Self {
+        let operator = &person.operator;
         Self {
             name: operator.name.clone(),
             roles: roles(&operator.rights),
+            roles_by_groups: roles(&person.by_groups),
+            sso: person.has_sso,
+            passkeys: person.passkeys,
+            sessions: person.sessions,
+            seen_at: person.seen_at.map(Timestamp::rfc3339),
             added_at: operator.added_at.rfc3339(),
             disabled_at: operator.disabled_at.map(Timestamp::rfc3339),
         }

@@ -30,8 +30,10 @@ let timer = 0;
 const regions = () => [...document.querySelectorAll("[data-live-region]")];
 
 // A search that the page came with is no half-written text; everything else is.
-const writing = () => [...document.querySelectorAll("main input:not([type=hidden]), main textarea")]
-  .some((field) => field.value !== "" && (field.type !== "search" || field.value !== field.defaultValue));
+const written = (field) => ["checkbox", "radio"].includes(field.type)
+  ? field.checked !== field.defaultChecked
+  : field.value !== "" && (field.type !== "search" || field.value !== field.defaultValue);
+const writing = () => [...document.querySelectorAll("main input:not([type=hidden]), main textarea")].some(written);
 
 function paused(yes) {
   const line = document.getElementById("live-paused");
@@ -40,8 +42,8 @@ function paused(yes) {
   if (!yes) return;
   const link = document.createElement("a");
   link.href = location.href;
-  link.textContent = "reload";
-  line.append("Live updates paused – ", link);
+  link.textContent = line.dataset.reload;
+  line.append(line.dataset.paused, " – ", link);
 }
 
 function replace(old, fresh) {

@@ -7,12 +7,12 @@ use rusqlite::{Connection, Row, params};
 use super::{SqliteStore, all, change, failed, first, json, signing_keys, unsigned};
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
-use crate::model::audit::{Context, Event, GENESIS, Record};
+use crate::model::audit::{Context, Event, GENESIS, Record, Severity};
 use crate::model::operator::Reach;
 use crate::secret::Bytes32;
 use crate::store::{AuditQuery, AuditStore, AuditVerdict, NewSigningKey, Result, Retirement, StoredSigningKey};
 
-const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
+pub(super) const RECORD: &str = "id, at, event, severity, actor, device, peer, detail";
 
 /// Appends one record to the chain, inside the transaction of the change that it records.
 pub(super) fn append(
@@ -30,7 +30,7 @@ pub(super) fn append(
         id: last + 1,
         at: context.now,
         event: event.as_str().into(),
-        severity: severity(event).into(),
+        severity: event.severity().as_str().into(),
         actor: context.actor.to_string(),
         device: device.map(str::to_owned),
         peer: context.peer.map(|peer| peer.to_string()),
@@ -55,19 +55,10 @@ pub(super) fn append(
     Ok(())
 }
 
-const fn severity(event: Event) -> &'static str {
-    use crate::model::audit::Severity;
-    match event.severity() {
-        Severity::Info => "info",
-        Severity::Refusal => "refusal",
-        Severity::Alert => "alert",
-    }
-}
-
 /// Only what is about devices of these sites.
 const OF_SITES: &str = "device IN (SELECT id FROM devices WHERE site IN (SELECT value FROM json_each(?5)))";
 
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         id: row.get(0)?,
         at: Timestamp::from_millis(row.get(1)?),
@@ -91,8 +82,8 @@ impl AuditStore for SqliteStore {
     }
 
     async fn audit(&self, query: &AuditQuery, reach: &Reach) -> Result<Vec<Record>> {
-        // Only the conditions that are meant, so that each has its index; `?3 IS NULL` merely uses the parameter where it is not.
-        let mut conditions = vec!["(?3 IS NULL OR TRUE) AND (?5 IS NULL OR TRUE)"];
+        // Only the conditions that are meant, so that each has its index; the first merely uses the parameters where they are not.
+        let mut conditions = vec!["((?3 IS NULL AND ?5 IS NULL AND ?6 IS NULL AND ?7 IS NULL AND ?8 IS NULL) OR TRUE)"];
         let sites = json(reach);
         if sites.is_some() {
             conditions.push(OF_SITES);
@@ -100,8 +91,17 @@ impl AuditStore for SqliteStore {
         if query.device.is_some() {
             conditions.push("device = ?3");
         }
-        if query.refusals {
+        if query.refusals || query.severity.is_some_and(|severity| severity != Severity::Info) {
             conditions.push("severity <> 'info'");
+        }
+        if query.severity.is_some() {
+            conditions.push("severity = ?6");
+        }
+        if query.event.is_some() {
+            conditions.push("event = ?7");
+        }
+        if query.by.is_some() {
+            conditions.push("substr(actor, instr(actor, ':') + 1) = ?8");
         }
         let order = if query.after.is_some() { "ASC" } else { "DESC" };
         let sql = format!(
@@ -113,14 +113,18 @@ impl AuditStore for SqliteStore {
             query.after.unwrap_or(0),
             query.device.as_ref().map(DeviceId::as_str),
             query.limit.clamp(1, 1000),
-            sites
+            sites,
+            query.severity.map(Severity::as_str),
+            query.event,
+            query.by
         ];
         self.read(|connection| all(connection, &sql, parameters, record))
     }
 
     async fn audit_counts(&self, since: Timestamp, reach: &Reach) -> Result<(u64, u64)> {
         let sites = json(reach);
-        let of_sites = if sites.is_some() { OF_SITES } else { "(?5 IS NULL OR TRUE)" };
+        // By time, and not by device: the plus.
+        let of_sites = if sites.is_some() { format!("+{OF_SITES}") } else { "(?5 IS NULL OR TRUE)".into() };
         self.read(|connection| {
             let count = |condition: &str| {
                 let sql = format!("SELECT count(*) FROM audit WHERE {condition} AND at >= ?1 AND {of_sites}");

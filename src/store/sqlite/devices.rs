@@ -15,9 +15,10 @@ use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
 
 /// Columns of [`device`], for a table or join alias `d`.
 pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
-     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant, d.key_assurance, d.floor, d.owner";
+     d.registered_at, d.jkt, d.paired_at, d.paired_by, d.seen_at, d.pending_grant, d.key_assurance, d.floor, d.owner, \
+     d.manifest_jkt, d.identify_until, d.stolen_at";
 /// How many columns that is.
-pub(super) const DEVICE_COLUMNS: usize = 21;
+pub(super) const DEVICE_COLUMNS: usize = 24;
 
 /// Reads the columns of [`DEVICE`], beginning with column `base`.
 pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
@@ -51,6 +52,9 @@ pub(super) fn device(row: &Row<'_>, base: usize) -> rusqlite::Result<Device> {
         key,
         seen_at: row.get::<_, Option<i64>>(base + 16)?.map(Timestamp::from_millis),
         pending_grant: row.get::<_, Option<i64>>(base + 17)?.map(GrantId),
+        manifest_jkt: row.get(base + 21)?,
+        identify_until: row.get::<_, Option<i64>>(base + 22)?.map(Timestamp::from_millis),
+        stolen_at: row.get::<_, Option<i64>>(base + 23)?.map(Timestamp::from_millis),
     })
 }
 
@@ -63,7 +67,7 @@ pub(super) fn assurance(row: &Row<'_>, index: usize, column: &'static str) -> ru
 pub(super) fn by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Device>> {
     // A constant text, so that the statement is found in the cache without being built.
     const SQL: &str = "SELECT row, id, state, kind, site, name, serial, asset_tag, maker, model, room, note, registered_at, jkt, paired_at, \
-         paired_by, seen_at, pending_grant, key_assurance, floor, owner FROM devices WHERE id = ?";
+         paired_by, seen_at, pending_grant, key_assurance, floor, owner, manifest_jkt, identify_until, stolen_at FROM devices WHERE id = ?";
     first(connection, SQL, [id], |row| device(row, 0))
 }
 
@@ -81,6 +85,18 @@ pub(super) fn revoke_grants(connection: &Connection, device_row: i64) -> rusqlit
     )?;
     change(connection, "UPDATE devices SET pending_grant = NULL WHERE row = ?", [device_row])?;
     Ok(open + redeemed)
+}
+
+/// Ends all that a device has under way: sign-ins, pairings, its window, its technicians' codes. How many sign-ins that were.
+pub(super) fn end_all(connection: &Connection, device: &Device) -> rusqlite::Result<usize> {
+    change(
+        connection,
+        "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')",
+        [device.row],
+    )?;
+    change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{}", device.id)])?;
+    change(connection, "DELETE FROM technician_codes WHERE device = ?", [device.row])?;
+    revoke_grants(connection, device.row)
 }
 
 const SITE: &str = "id, name, networks, two_persons, quiet_hours";
@@ -101,7 +117,34 @@ fn networks(site: &Site) -> String {
     site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn set_state(
+/// Adds a site. `false` if the id is taken.
+pub(super) fn insert_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+    let added = change(
+        connection,
+        "INSERT INTO sites (id, name, networks, two_persons, quiet_hours) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        params![site.id, site.name, networks(site), site.two_persons, site.quiet_hours],
+    )?;
+    if added == 1 {
+        append(connection, Event::SiteAdded, None, &site.words(), context)?;
+    }
+    Ok(added == 1)
+}
+
+/// Changes all of a site but its id. `false` if there is none.
+pub(super) fn update_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+    let changed = change(
+        connection,
+        "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
+        params![site.name, networks(site), site.two_persons, site.quiet_hours, site.id],
+    )?;
+    if changed == 1 {
+        append(connection, Event::SiteChanged, None, &site.words(), context)?;
+    }
+    Ok(changed == 1)
+}
+
+/// Changes a device's state, with everything that follows from it.
+pub(super) fn set_state(
     connection: &Connection,
     id: &DeviceId,
     to: DeviceState,
@@ -125,14 +168,10 @@ fn set_state(
     };
     let mut detail = format!("was {}", device.state.as_str());
     if matches!(to, DeviceState::Suspended | DeviceState::Retired) {
-        let ended = revoke_grants(connection, device.row)?;
-        change(
-            connection,
-            "UPDATE pairings SET state = 'refused' WHERE device = ? AND state IN ('requested', 'revealed')",
-            [device.row],
-        )?;
-        change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{id}")])?;
+        let ended = end_all(connection, &device)?;
         detail = format!("{detail}; {ended} sign-in(s) ended");
+    } else {
+        change(connection, "UPDATE devices SET stolen_at = NULL WHERE row = ?", [device.row])?;
     }
     if to == DeviceState::Retired {
         change(connection, "UPDATE device_keys SET state = 'retired' WHERE device = ?", [device.row])?;
@@ -189,7 +228,8 @@ impl DeviceStore for SqliteStore {
         const FILTER: &str = "(?1 = '' OR instr(lower(d.id || char(10) || d.name || char(10) || d.room || char(10) || d.serial || char(10) || d.asset_tag), ?1)) \
              AND (?2 IS NULL OR d.state = ?2) AND (?3 IS NULL OR d.kind = ?3) AND (?4 IS NULL OR d.site = ?4) AND (?5 IS NULL OR d.floor = ?5) \
              AND (?6 IS NULL OR d.site IN (SELECT value FROM json_each(?6)))";
-        let (text, state) = (query.text.trim().to_lowercase(), query.state.map(DeviceState::as_str));
+        // Only ASCII, as SQLite's `lower` does: else no text with a large umlaut would ever be found.
+        let (text, state) = (query.text.trim().to_ascii_lowercase(), query.state.map(DeviceState::as_str));
         let (kind, site, floor, reach) = (&query.kind, &query.site, &query.floor, json(reach));
         self.read(|connection| {
             let rows = all(
@@ -239,33 +279,11 @@ impl DeviceStore for SqliteStore {
 
     async fn add_site(&self, site: &Site, context: &Context) -> Result<bool> {
         let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| {
-            let added = change(
-                connection,
-                "INSERT INTO sites (id, name, networks, two_persons, quiet_hours) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                params![site.id, site.name, networks(&site), site.two_persons, site.quiet_hours],
-            )?;
-            if added == 1 {
-                append(connection, Event::SiteAdded, None, &site.words(), &context)?;
-            }
-            Ok(added == 1)
-        })
-        .await
+        self.write(move |connection| insert_site(connection, &site, &context)).await
     }
 
     async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
         let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| {
-            let changed = change(
-                connection,
-                "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
-                params![site.name, networks(&site), site.two_persons, site.quiet_hours, site.id],
-            )?;
-            if changed == 1 {
-                append(connection, Event::SiteChanged, None, &site.words(), &context)?;
-            }
-            Ok(changed == 1)
-        })
-        .await
+        self.write(move |connection| update_site(connection, &site, &context)).await
     }
 }

@@ -3,26 +3,32 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
+use super::approvers::{approve, is_listed, open_claims, why_void};
 use super::audit::append;
-use super::devices::{DEVICE, DEVICE_COLUMNS, device};
-use super::{SqliteStore, all, change, corrupt, first, json, operators, unsigned};
+use super::devices::{DEVICE, DEVICE_COLUMNS, device, set_state};
+use super::{SqliteStore, all, change, corrupt, first, json, unsigned};
 use crate::clock::Timestamp;
 use crate::id::{DeviceId, GrantId, OperatorId};
 use crate::model::audit::{Context, Event};
+use crate::model::device::DeviceState;
 use crate::model::grant::{
-    Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_WRONG_NUMBERS, REFRESH_RETRY, Refresh, SLOW_DOWN_STEP,
+    Approved, Claim, Grant, GrantState, INTERVAL, MAX_INTERVAL, MAX_OPEN_CLAIMS, MAX_WRONG_NUMBERS, REFRESH_RETRY,
+    Refresh, SLOW_DOWN_STEP,
 };
 use crate::model::kind::RefreshPolicy;
-use crate::model::operator::{Reach, Role};
+use crate::model::operator::Reach;
 use crate::oauth::scope::Scope;
 use crate::secret::{Bytes32, is_equal};
-use crate::store::{ClaimOutcome, Decision, GrantOfDevice, GrantStore, Mint, NewGrant, Redemption, Result, Rotation};
+use crate::store::{
+    ClaimOutcome, Decision, DecisionOutcome, GrantOfDevice, GrantStore, Mint, NewGrant, Redemption, Result, Rotation,
+    SecondPerson,
+};
 
 const GRANT: &str = "g.id, g.device, g.state, g.jkt, g.device_code_hash, g.scope, g.resource, g.created_at, g.expires_at, g.interval, g.peer, \
      g.claimed_by, g.claimed_at, g.confirmation_number, g.wrong_numbers, g.decided_by, g.refresh_hash, g.refresh_previous, g.refresh_rotated_at, \
-     g.refresh_idle_until, g.refresh_ends_at, g.user_code_hash";
+     g.refresh_idle_until, g.refresh_ends_at, g.user_code_hash, g.first_by, g.first_at, g.decided_at";
 /// How many columns that is.
-const GRANT_COLUMNS: usize = 22;
+const GRANT_COLUMNS: usize = 25;
 const HOUR_MILLIS: i64 = 3_600_000;
 
 fn grant(row: &Row<'_>, base: usize) -> rusqlite::Result<Grant> {
@@ -32,6 +38,10 @@ fn grant(row: &Row<'_>, base: usize) -> rusqlite::Result<Grant> {
             at: Timestamp::from_millis(row.get(base + 12)?),
             confirmation_number: row.get(base + 13)?,
         }),
+        None => None,
+    };
+    let first = match row.get::<_, Option<i64>>(base + 22)? {
+        Some(by) => Some(Approved { by: OperatorId(by), at: Timestamp::from_millis(row.get(base + 23)?) }),
         None => None,
     };
     let refresh = match row.get::<_, Option<Bytes32>>(base + 16)? {
@@ -59,21 +69,24 @@ fn grant(row: &Row<'_>, base: usize) -> rusqlite::Result<Grant> {
         peer: row.get_ref(base + 10)?.as_str_or_null()?.and_then(|peer| peer.parse().ok()),
         claim,
         wrong_numbers: row.get(base + 14)?,
+        first,
         decided_by: row.get::<_, Option<i64>>(base + 15)?.map(OperatorId),
+        decided_at: row.get::<_, Option<i64>>(base + 24)?.map(Timestamp::from_millis),
         refresh,
     })
 }
 
-fn by_grant_id(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<Grant>> {
+/// A grant, inside a transaction or a read.
+pub(super) fn by_grant_id(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<Grant>> {
     // A constant text, so that the statement is found in the cache without being built.
     const SQL: &str = "SELECT id, device, state, jkt, device_code_hash, scope, resource, created_at, expires_at, interval, peer, claimed_by, \
          claimed_at, confirmation_number, wrong_numbers, decided_by, refresh_hash, refresh_previous, refresh_rotated_at, refresh_idle_until, \
-         refresh_ends_at, user_code_hash FROM grants WHERE id = ?";
+         refresh_ends_at, user_code_hash, first_by, first_at, decided_at FROM grants WHERE id = ?";
     first(connection, SQL, [id.0], |row| grant(row, 0))
 }
 
 /// The id of a grant's device, for the record.
-fn device_of(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<String>> {
+pub(super) fn device_of(connection: &Connection, id: GrantId) -> rusqlite::Result<Option<String>> {
     first(connection, "SELECT d.id FROM grants g JOIN devices d ON d.row = g.device WHERE g.id = ?", [id.0], |row| {
         row.get(0)
     })
@@ -146,25 +159,29 @@ fn claim(
     context: &Context,
 ) -> rusqlite::Result<ClaimOutcome> {
     let now = context.now.millis();
+    let is_pending = |grant: &Grant| grant.state == GrantState::Pending && context.now < grant.expires_at;
+    let Some(grant) = by_grant_id(connection, id)?.filter(is_pending) else { return Ok(ClaimOutcome::Gone) };
+    let device = device_of(connection, id)?;
+    // Without this, a passer-by with an account of his own could take the device into his own name (A-101).
+    if !is_listed(connection, grant.device_row, by)? {
+        append(connection, Event::GrantNotListed, device.as_deref(), &format!("sign-in {id}"), context)?;
+        return Ok(ClaimOutcome::NotListed);
+    }
+    if grant.first.as_ref().is_some_and(|first| first.by == by) {
+        return Ok(ClaimOutcome::ApprovedFirst);
+    }
+    if grant.claim.is_none() && open_claims(connection, by, now)? >= MAX_OPEN_CLAIMS {
+        return Ok(ClaimOutcome::TooMany);
+    }
     let claimed = change(
         connection,
         "UPDATE grants SET claimed_by = ?1, claimed_at = ?2, confirmation_number = ?3 \
          WHERE id = ?4 AND state = 'pending' AND expires_at > ?2 AND (claimed_by IS NULL OR claimed_by = ?1)",
         params![by.0, now, number, id.0],
     )?;
-    let device = device_of(connection, id)?;
     if claimed == 1 {
         append(connection, Event::GrantClaimed, device.as_deref(), &format!("sign-in {id}"), context)?;
         return Ok(ClaimOutcome::Claimed);
-    }
-    let is_pending = first(
-        connection,
-        "SELECT 1 FROM grants WHERE id = ? AND state = 'pending' AND expires_at > ?",
-        params![id.0, now],
-        |_| Ok(()),
-    )?;
-    if is_pending.is_none() {
-        return Ok(ClaimOutcome::Gone);
     }
     append(connection, Event::GrantSecondApprover, device.as_deref(), &format!("sign-in {id}"), context)?;
     Ok(ClaimOutcome::AnothersClaim)
@@ -175,12 +192,35 @@ fn decide(
     id: GrantId,
     by: OperatorId,
     decision: Decision,
+    policy: SecondPerson,
+    context: &Context,
+) -> rusqlite::Result<DecisionOutcome> {
+    if decision == Decision::Approve {
+        return approve(connection, id, by, policy, context);
+    }
+    if !end_pending(connection, id, by, decision, context)? {
+        return Ok(DecisionOutcome::Over);
+    }
+    if decision == Decision::Block
+        && let Some(device) = device_of(connection, id)?.and_then(|device| DeviceId::new(&device).ok())
+    {
+        set_state(connection, &device, DeviceState::Suspended, context)?;
+    }
+    Ok(DecisionOutcome::Done)
+}
+
+/// Ends the waiting for a decision. `false` if nobody waits (any more), or it is another's.
+pub(super) fn end_pending(
+    connection: &Connection,
+    id: GrantId,
+    by: OperatorId,
+    decision: Decision,
     context: &Context,
 ) -> rusqlite::Result<bool> {
     let (state, event) = match decision {
         Decision::Approve => (GrantState::Approved, Event::GrantApproved),
         Decision::Deny => (GrantState::Denied, Event::GrantDenied),
-        Decision::Report => (GrantState::Denied, Event::GrantReported),
+        Decision::Report | Decision::Block => (GrantState::Denied, Event::GrantReported),
     };
     let decided = change(
         connection,
@@ -217,7 +257,7 @@ fn wrong_number(
         context,
     )?;
     if is_over {
-        decide(connection, id, by, Decision::Deny, context)?;
+        end_pending(connection, id, by, Decision::Deny, context)?;
     }
     Ok(Some(left))
 }
@@ -227,11 +267,12 @@ fn redeem(
     id: GrantId,
     jkt: &Bytes32,
     refresh: Option<(Bytes32, RefreshPolicy)>,
+    policy: SecondPerson,
     context: &Context,
 ) -> rusqlite::Result<Redemption> {
     let now = context.now;
     let Some(grant) = by_grant_id(connection, id)? else { return Ok(Redemption::Lost) };
-    // Everything again, in the transaction that spends the code: the device, its key, and the person who approved (A-037, A-047).
+    // Everything again, in the transaction that spends the code: the device, its key, and who approved (A-037, A-047).
     let device = first(
         connection,
         "SELECT id, site FROM devices WHERE row = ? AND state = 'active' AND jkt = ? AND jkt = ?",
@@ -242,19 +283,9 @@ fn redeem(
     if grant.state != GrantState::Approved || now >= grant.expires_at {
         return Ok(Redemption::Lost);
     }
-    let rights = match grant.decided_by {
-        Some(by) => operators::rights_of(connection, by)?,
-        None => None,
-    };
-    if !rights.and_then(|rights| rights.role_at(&site)).is_some_and(Role::may_approve) {
+    if let Some(why) = why_void(connection, &grant, &site, policy, now)? {
         change(connection, "UPDATE grants SET state = 'denied' WHERE id = ? AND state = 'approved'", [id.0])?;
-        append(
-            connection,
-            Event::TokenRefused,
-            Some(&device),
-            &format!("sign-in {id}: its approver may not approve any more"),
-            context,
-        )?;
+        append(connection, Event::TokenRefused, Some(&device), &format!("sign-in {id}: {why}"), context)?;
         return Ok(Redemption::ApproverLost);
     }
     let redeemed = change(
@@ -419,9 +450,16 @@ impl GrantStore for SqliteStore {
         self.write(move |connection| claim(connection, id, by, number.as_deref(), &context)).await
     }
 
-    async fn decide_grant(&self, id: GrantId, by: OperatorId, decision: Decision, context: &Context) -> Result<bool> {
+    async fn decide_grant(
+        &self,
+        id: GrantId,
+        by: OperatorId,
+        decision: Decision,
+        policy: SecondPerson,
+        context: &Context,
+    ) -> Result<DecisionOutcome> {
         let context = context.clone();
-        self.write(move |connection| decide(connection, id, by, decision, &context)).await
+        self.write(move |connection| decide(connection, id, by, decision, policy, &context)).await
     }
 
     async fn record_wrong_number(&self, id: GrantId, by: OperatorId, context: &Context) -> Result<Option<u8>> {
@@ -434,10 +472,11 @@ impl GrantStore for SqliteStore {
         id: GrantId,
         jkt: &Bytes32,
         refresh: Option<(Bytes32, RefreshPolicy)>,
+        policy: SecondPerson,
         context: &Context,
     ) -> Result<Redemption> {
         let (jkt, context) = (*jkt, context.clone());
-        self.write(move |connection| redeem(connection, id, &jkt, refresh, &context)).await
+        self.write(move |connection| redeem(connection, id, &jkt, refresh, policy, &context)).await
     }
 
     async fn revoke_grant(&self, id: GrantId, event: Event, detail: &str, context: &Context) -> Result<bool> {

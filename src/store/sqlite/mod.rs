@@ -16,11 +16,20 @@ use crate::model::operator::Reach;
 use crate::store::{Result, StoreError};
 
 mod api_tokens;
+mod approvers;
 mod audit;
+mod bulk;
 mod devices;
+mod field;
 mod grants;
 mod operators;
+mod overview;
 mod pairings;
+mod passkeys;
+mod people;
+mod policies;
+mod sessions;
+mod setup;
 mod signing_keys;
 mod writer;
 

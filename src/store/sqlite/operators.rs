@@ -1,25 +1,30 @@
-//! People in SQLite: operators, links, sessions, guesses.
+//! People in SQLite: operators, links, guesses.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
-use super::{SqliteStore, all, change, corrupt, first};
+use super::{SqliteStore, all, change, corrupt, first, sessions};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
-use crate::model::audit::{Actor, Context, Event};
-use crate::model::operator::{EVERYWHERE, Operator, Rights, Role, SESSION_IDLE};
+use crate::model::audit::{Context, Event};
+use crate::model::operator::{EVERYWHERE, Operator, Rights, Role};
 use crate::secret::Bytes32;
-use crate::store::{GuessBucket, LiveSession, OperatorStore, Result};
+use crate::store::{GuessBucket, NewSession, OperatorStore, Result};
 
 /// The roles as `site role` words, so that a person is one row.
-const OPERATOR: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id), o.disabled_at, \
+pub(super) const OPERATOR: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id), o.disabled_at, \
      o.added_at";
-const FROM: &str = "FROM operators o";
+pub(super) const FROM: &str = "FROM operators o";
+/// Of a row of `operators`: it does not administer everything, or another one does so as well.
+const IS_NOT_THE_LAST: &str = "NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin') \
+     OR EXISTS (SELECT 1 FROM operator_roles r JOIN operators p ON p.id = r.operator WHERE r.site = '*' AND r.role = 'admin' AND p.disabled_at IS NULL \
+     AND p.id <> operators.id)";
 /// A bucket counts for this long from its first guess.
 const GUESS_WINDOW_MILLIS: i64 = 600_000;
 
-fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
+/// A row of [`OPERATOR`].
+pub(super) fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
     Ok(Operator {
         id: OperatorId(row.get(0)?),
         name: row.get(1)?,
@@ -29,7 +34,8 @@ fn operator(row: &Row<'_>) -> rusqlite::Result<Operator> {
     })
 }
 
-fn rights(words: &str) -> rusqlite::Result<Rights> {
+/// From `site role` words.
+pub(super) fn rights(words: &str) -> rusqlite::Result<Rights> {
     let mut rights = Rights::default();
     let words: Vec<&str> = words.split_whitespace().collect();
     for pair in words.chunks(2) {
@@ -45,6 +51,15 @@ pub(super) fn rights_of(connection: &Connection, id: OperatorId) -> rusqlite::Re
     Ok(first(connection, &sql, [id.0], operator)?.map(|operator| operator.rights))
 }
 
+/// Is this the only person who may administer everything, by a role given by hand? Without that person nobody could let anybody in.
+fn is_last_admin(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST}) \
+         AND NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' AND r.source = 'groups')"
+    );
+    Ok(first(connection, &sql, [id], |_| Ok(()))?.is_some())
+}
+
 fn set_role(
     connection: &Connection,
     name: &str,
@@ -56,6 +71,9 @@ fn set_role(
     else {
         return Ok(false);
     };
+    if site == EVERYWHERE && role != Some(Role::Admin) && is_last_admin(connection, id)? {
+        return Ok(false);
+    }
     change(
         connection,
         "DELETE FROM operator_roles WHERE operator = ? AND site = ? AND source = 'given'",
@@ -103,8 +121,7 @@ fn add(
 fn use_link(
     connection: &Connection,
     link: &Bytes32,
-    session: &Bytes32,
-    ends_at: Timestamp,
+    session: &NewSession,
     context: &Context,
 ) -> rusqlite::Result<Option<Operator>> {
     let now = context.now.millis();
@@ -117,16 +134,11 @@ fn use_link(
     if spent == 0 {
         return Ok(None);
     }
-    let sql = format!("SELECT {OPERATOR} {FROM} WHERE o.id = (SELECT operator FROM sign_in_links WHERE hash = ?)");
-    let Some(operator) = first(connection, &sql, [link], operator)? else { return Ok(None) };
-    change(
-        connection,
-        "INSERT INTO sessions (hash, operator, seen_at, ends_at, started_at, fresh_at, method, peer) VALUES (?1, ?2, ?3, ?4, ?3, ?3, 'link', ?5)",
-        params![session, operator.id.0, now, ends_at.millis(), context.peer.map(|peer| peer.to_string())],
-    )?;
-    let signed_in = Context { actor: Actor::Operator(operator.name.clone()), ..context.clone() };
-    append(connection, Event::SignedIn, None, "", &signed_in)?;
-    Ok(Some(operator))
+    let owner = first(connection, "SELECT operator FROM sign_in_links WHERE hash = ?", [link], |row| row.get(0))?;
+    match owner {
+        Some(owner) => sessions::open(connection, OperatorId(owner), session, context),
+        None => Ok(None),
+    }
 }
 
 #[async_trait]
@@ -157,7 +169,7 @@ impl OperatorStore for SqliteStore {
             let now = context.now.millis();
             let disabled = change(
                 connection,
-                "UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL",
+                &format!("UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL AND ({IS_NOT_THE_LAST})"),
                 params![now, name],
             )?;
             if disabled == 1 {
@@ -202,56 +214,9 @@ impl OperatorStore for SqliteStore {
         self.read(|connection| first(connection, &sql, params![hash, now.millis()], operator))
     }
 
-    async fn use_link(
-        &self,
-        link: &Bytes32,
-        session: &Bytes32,
-        ends_at: Timestamp,
-        context: &Context,
-    ) -> Result<Option<Operator>> {
-        let (link, session, context) = (*link, *session, context.clone());
-        self.write(move |connection| use_link(connection, &link, &session, ends_at, &context)).await
-    }
-
-    async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>> {
-        let sql = format!(
-            "SELECT {OPERATOR}, s.seen_at, s.fresh_at {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
-             AND o.disabled_at IS NULL"
-        );
-        let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
-        self.read(|connection| {
-            first(connection, &sql, parameters, |row| {
-                Ok(LiveSession {
-                    operator: operator(row)?,
-                    seen_at: Timestamp::from_millis(row.get(5)?),
-                    fresh_at: Timestamp::from_millis(row.get(6)?),
-                })
-            })
-        })
-    }
-
-    async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()> {
-        let hash = *hash;
-        self.write(move |connection| {
-            change(
-                connection,
-                "UPDATE sessions SET seen_at = ? WHERE hash = ? AND seen_at < ?",
-                params![now.millis(), hash, now.millis()],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn end_session(&self, hash: &Bytes32, context: &Context) -> Result<()> {
-        let (hash, context) = (*hash, context.clone());
-        self.write(move |connection| {
-            if change(connection, "DELETE FROM sessions WHERE hash = ?", [hash])? == 1 {
-                append(connection, Event::SignedOut, None, "", &context)?;
-            }
-            Ok(())
-        })
-        .await
+    async fn use_link(&self, link: &Bytes32, session: &NewSession, context: &Context) -> Result<Option<Operator>> {
+        let (link, session, context) = (*link, session.clone(), context.clone());
+        self.write(move |connection| use_link(connection, &link, &session, &context)).await
     }
 
     async fn is_guess_budget_spent(&self, buckets: &[GuessBucket], now: Timestamp) -> Result<bool> {

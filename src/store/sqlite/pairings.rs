@@ -12,7 +12,7 @@ use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::operator::Reach;
 use crate::model::pairing::{MAX_PENDING_PER_DEVICE, MAX_WRONG_DIGITS, Pairing, PairingState, Says};
-use crate::secret::Bytes32;
+use crate::secret::{Bytes32, is_equal};
 use crate::store::{NewPairing, PairingOfDevice, PairingRefusal, PairingStore, Result, WindowSubject};
 
 const PAIRING: &str = "p.id, p.state, p.jkt, p.serial, p.model, p.firmware, p.commitment, p.broker_nonce, p.device_nonce, p.wrong_digits, \
@@ -47,7 +47,7 @@ fn by_pairing_id(connection: &Connection, id: &PairingId) -> rusqlite::Result<Op
     first(connection, &sql, [id.as_str()], pairing_of_device)
 }
 
-fn window(connection: &Connection, subject: &str, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn window(connection: &Connection, subject: &str, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let closes_at = first(
         connection,
         "SELECT closes_at FROM pairing_windows WHERE subject = ? AND closes_at > ?",
@@ -181,7 +181,8 @@ fn request(
     Ok(Ok(()))
 }
 
-fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqlite::Result<bool> {
+/// Pins the key; with `announced`, only if it is the key that the device's maker announced.
+fn confirm(connection: &Connection, id: &PairingId, announced: bool, context: &Context) -> rusqlite::Result<bool> {
     let Some(PairingOfDevice { pairing, device }) = by_pairing_id(connection, id)? else { return Ok(false) };
     let may_pair = matches!(device.state, DeviceState::Registered | DeviceState::Active);
     // The key may have been taken by another device, or retired, since the request.
@@ -195,7 +196,9 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
     let present = device.key.as_ref().map(|key| key.jkt);
     let voucher_is_present = pairing.vouched_by.is_none_or(|voucher| present == Some(voucher));
     let may_confirm = pairing.is_open(context.now) && pairing.state.may_become(PairingState::Confirmed);
-    if !may_confirm || !may_pair || !key_is_free || !voucher_is_present {
+    // Here and nowhere before: what was announced may have changed since the page was made.
+    let is_as_announced = !announced || device.manifest_jkt.is_some_and(|jkt| is_equal(&jkt, &pairing.jkt));
+    if !may_confirm || !may_pair || !key_is_free || !voucher_is_present || !is_as_announced {
         return Ok(false);
     }
     change(
@@ -231,7 +234,10 @@ fn confirm(connection: &Connection, id: &PairingId, context: &Context) -> rusqli
         ],
     )?;
     change(connection, "DELETE FROM pairing_windows WHERE subject = ?", [format!("device:{}", device.id)])?;
-    let mut detail = format!("key {} ({})", PinnedKey::short(&pairing.jkt), pairing.key_assurance.as_str());
+    // What a technician was let in for is done.
+    change(connection, "DELETE FROM technician_codes WHERE device = ?", [device.row])?;
+    let how = if announced { ", as its maker announced" } else { "" };
+    let mut detail = format!("key {} ({}{how})", PinnedKey::short(&pairing.jkt), pairing.key_assurance.as_str());
     if let Some(former) = device.key.filter(|_| !same_key) {
         detail = format!("{detail} replaces key {}; {ended} sign-in(s) ended", PinnedKey::short(&former.jkt));
     }
@@ -367,7 +373,12 @@ impl PairingStore for SqliteStore {
 
     async fn confirm_pairing(&self, id: &PairingId, context: &Context) -> Result<bool> {
         let (id, context) = (id.clone(), context.clone());
-        self.write(move |connection| confirm(connection, &id, &context)).await
+        self.write(move |connection| confirm(connection, &id, false, &context)).await
+    }
+
+    async fn confirm_announced_pairing(&self, id: &PairingId, context: &Context) -> Result<bool> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| confirm(connection, &id, true, &context)).await
     }
 
     async fn decline_pairing(&self, id: &PairingId, context: &Context) -> Result<bool> {

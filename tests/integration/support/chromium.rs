@@ -136,7 +136,7 @@ pub fn environment(name: &str) -> Option<String> {
 /// A command of Chromium's driver that is not in the WebDriver standard.
 #[derive(Debug)]
 struct Extension {
-    path: &'static str,
+    path: String,
     body: Value,
 }
 
@@ -151,19 +151,54 @@ impl WebDriverCompatibleCommand for Extension {
 }
 
 impl Chromium {
+    async fn command(&self, path: &str, body: Value) -> Value {
+        self.client.issue_cmd(Extension { path: path.to_owned(), body }).await.unwrap()
+    }
+
+    /// A virtual authenticator (WebAuthn Level 3, section 11): inside the machine, keeps passkeys, and checks who is there if `verifies`.
+    pub async fn plug_authenticator_in(&self, verifies: bool) -> String {
+        let authenticator = json!({
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+            "hasUserVerification": true, "isUserConsenting": true, "isUserVerified": verifies,
+        });
+        self.command("webauthn/authenticator", authenticator).await.as_str().unwrap().to_owned()
+    }
+
+    /// From now on it checks who is there, or lets everybody in.
+    pub async fn set_verified(&self, authenticator: &str, verifies: bool) {
+        self.command(&format!("webauthn/authenticator/{authenticator}/uv"), json!({"isUserVerified": verifies})).await;
+    }
+
     /// A command of the DevTools protocol.
     pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
-        self.client.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.unwrap()
+        self.command("goog/cdp/execute", body).await
     }
 
     async fn set_screen(&self, look: Look) {
         let screen =
             json!({"width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": look.width < 600});
         self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
-        let scheme = if look.dark { "dark" } else { "light" };
+        self.set_theme(look.dark).await;
+    }
+
+    /// The page that is open changes at once, without being loaded again.
+    async fn set_theme(&self, dark: bool) {
+        let scheme = if dark { "dark" } else { "light" };
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", media).await;
+    }
+
+    /// From now on no page's script runs. Those of the test do, but for timers: so there is no `inspect`.
+    pub async fn stop_scripts(&self) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true})).await;
+    }
+
+    /// The languages that the browser says it prefers, from now on.
+    pub async fn prefer(&self, languages: &str) {
+        self.devtools("Network.enable", json!({})).await;
+        let headers = json!({"headers": {"Accept-Language": languages}});
+        self.devtools("Network.setExtraHTTPHeaders", headers).await;
     }
 
     pub async fn open(&self, address: &str) {
@@ -207,8 +242,7 @@ impl Chromium {
 
     /// What the browser's console says since the last call.
     pub async fn console(&self) -> Vec<Value> {
-        let entries =
-            self.client.issue_cmd(Extension { path: "se/log", body: json!({"type": "browser"}) }).await.unwrap();
+        let entries = self.command("se/log", json!({"type": "browser"})).await;
         entries.as_array().cloned().unwrap_or_default()
     }
 
@@ -246,8 +280,8 @@ const BROKEN_WORDS: &str = "
     return broken";
 
 impl Chromium {
-    /// Looks at the page as it is: nothing cut off, nothing too small to hit, nothing that a screen reader or a colour-blind person can't use,
-    /// nothing that the console complains about. `known` are complaints that this page is meant to cause.
+    /// Looks at the page as it is: nothing cut off, nothing too small to hit, nothing that a screen reader or a colour-blind person can't use, neither
+    /// in light nor in dark, nothing that the console complains about. `known` are complaints that this page is meant to cause.
     pub async fn inspect(&self, page: &str, known: &[&str]) {
         let wide = format!(
             "return [...document.body.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > {0}
@@ -261,14 +295,19 @@ impl Chromium {
         );
         assert_eq!(self.run(&script).await, json!([]), "{page}: lower than 44 px");
         assert_eq!(self.run(BROKEN_WORDS).await, json!([]), "{page}: words are broken");
-        assert_eq!(self.axe().await, Vec::<String>::new(), "{page}");
-        self.assert_calm(page, known).await;
-        if environment("SCREENSHOTS").is_some() {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
-            std::fs::create_dir_all(&folder).unwrap();
-            let file = folder.join(format!("{page}-{}.png", self.look.name()));
-            std::fs::write(file, smaller(&self.picture(2600).await)).unwrap();
+        // Between the themes, only colours differ.
+        let other = Look { dark: !self.look.dark, ..self.look };
+        for (look, rules) in [(other, "{runOnly: ['color-contrast']}"), (self.look, "{}")] {
+            self.set_theme(look.dark).await;
+            assert_eq!(self.axe(rules).await, Vec::<String>::new(), "{page}, {}", look.name());
+            if environment("SCREENSHOTS").is_some() {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
+                std::fs::create_dir_all(&folder).unwrap();
+                let file = folder.join(format!("{page}-{}.png", look.name()));
+                std::fs::write(file, smaller(&self.picture(2600).await)).unwrap();
+            }
         }
+        self.assert_calm(page, known).await;
     }
 
     /// No violation of the content security policy, no failed request, no script error since the last look.
@@ -283,14 +322,19 @@ impl Chromium {
     }
 
     /// What axe-core finds wrong, serious or worse.
-    async fn axe(&self) -> Vec<String> {
+    async fn axe(&self, rules: &str) -> Vec<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/node_modules/axe-core/axe.min.js");
         let axe = std::fs::read_to_string(&path).unwrap_or_else(|_| {
             panic!("axe-core is missing. Install it: npm ci --prefix tests/browser (or run tests/run, which does)")
         });
-        self.client.execute(&axe, Vec::new()).await.unwrap();
-        let script = "const done = arguments[0]; axe.run(document).then((found) => done(found.violations), (error) => done([{impact: 'critical', id: String(error), nodes: []}]))";
-        let found = self.client.execute_async(script, Vec::new()).await.unwrap();
+        if self.run("return typeof axe === 'undefined'").await == true {
+            self.client.execute(&axe, Vec::new()).await.unwrap();
+        }
+        let script = format!(
+            "const done = arguments[0]; axe.run(document, {rules})
+             .then((found) => done(found.violations), (error) => done([{{impact: 'critical', id: String(error), nodes: []}}]))"
+        );
+        let found = self.client.execute_async(&script, Vec::new()).await.unwrap();
         let violations = found.as_array().cloned().unwrap_or_default();
         let is_grave = |violation: &&Value| matches!(violation["impact"].as_str(), Some("serious" | "critical"));
         violations

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
+use pairgate::config::policy::PolicyTables;
 use pairgate::device_auth::mtls::ClientTrust;
 use pairgate::http::serve::Door;
 use pairgate::http::{Edge, Sides, serve};
@@ -30,9 +31,12 @@ use pairgate::tls::server::{HANDSHAKE_TIMEOUT, TlsDoor};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub mod authenticator;
 pub mod child;
 pub mod chromium;
 pub mod maker;
+pub mod marked;
+pub mod openid;
 pub mod pebble;
 pub mod probe;
 pub mod program;
@@ -45,7 +49,11 @@ pub const START: Timestamp = Timestamp::from_millis(1_795_500_000_000);
 pub struct Setup {
     pub kinds: Vec<Kind>,
     pub resources: Vec<Resource>,
+    /// What pairgate.toml says of kinds and resources.
+    pub file: PolicyTables,
     pub has_tls: bool,
+    /// The issuer is `localhost`: browsers have passkeys there.
+    pub is_localhost: bool,
     pub client_ca: Vec<Vec<u8>>,
     pub client_crl: Vec<Vec<u8>>,
     pub client_cert_header: bool,
@@ -55,6 +63,9 @@ pub struct Setup {
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
     /// The administration API beside the pages.
     pub has_api: bool,
+    /// May the first run write an address?
+    pub has_address_file: bool,
+    pub sso: Option<pairgate::config::Sso>,
 }
 
 impl Default for Setup {
@@ -62,7 +73,9 @@ impl Default for Setup {
         Self {
             kinds: Config::default().kinds,
             resources: Vec::new(),
+            file: PolicyTables::default(),
             has_tls: false,
+            is_localhost: false,
             client_ca: Vec::new(),
             client_crl: Vec::new(),
             client_cert_header: false,
@@ -71,6 +84,8 @@ impl Default for Setup {
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
             has_api: false,
+            has_address_file: false,
+            sso: None,
         }
     }
 }
@@ -92,6 +107,11 @@ pub struct TestBroker {
 impl TestBroker {
     pub async fn start() -> Self {
         Self::with(Setup::default()).await
+    }
+
+    /// At an address with a name, where browsers have passkeys.
+    pub async fn at_localhost() -> Self {
+        Self::with(Setup { is_localhost: true, ..Setup::default() }).await
     }
 
     /// With one kind changed.
@@ -121,7 +141,12 @@ impl TestBroker {
         let listener = TcpListener::bind(address).await.unwrap();
         let mtls_listener = TcpListener::bind((address.ip(), 0)).await.unwrap();
         let scheme = if setup.has_tls { "https" } else { "http" };
-        let issuer = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let local = listener.local_addr().unwrap();
+        let issuer = if setup.is_localhost {
+            format!("{scheme}://localhost:{}", local.port())
+        } else {
+            format!("{scheme}://{local}")
+        };
         let mtls = format!("https://{}", mtls_listener.local_addr().unwrap());
         let ca = LocalCa::in_data(data.path());
         let mut client_trust = ClientTrust::default();
@@ -130,12 +155,15 @@ impl TestBroker {
         let policy = Policy {
             kinds: setup.kinds.clone(),
             resources: setup.resources.clone(),
+            file: setup.file.clone(),
             mtls_url: (setup.has_tls || setup.client_cert_header).then(|| mtls.parse().unwrap()),
             client_trust,
             attestation_roots: setup.attestation_roots.clone(),
             signing_algorithms: setup.signing_algorithms.clone(),
             signing_key_lifetime: Config::default().signing_key_lifetime,
+            address_file: setup.has_address_file.then(|| Config::load(None, Some(data.path())).unwrap().address_file),
             ca_pem: ca.ca_pem().ok(),
+            sso: setup.sso.clone(),
         };
         let parts = Parts {
             store: store::open(data.path()).unwrap(),
@@ -177,7 +205,7 @@ impl TestBroker {
             serving.await.unwrap();
         }
         drop(broker);
-        let address = issuer.split_once("://").unwrap().1.parse().unwrap();
+        let address = issuer.split_once("://").unwrap().1.replace("localhost", "127.0.0.1").parse().unwrap();
         Self::on(data, address, clock, setup).await
     }
 
