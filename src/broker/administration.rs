@@ -35,6 +35,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, the name is no plain name or taken, or there is no such site.
     pub async fn add_person_at(&self, caller: &Caller, name: &str, site: &str, role: Role) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         if site == EVERYWHERE {
             self.add_person(caller, name, Some(role)).await?;
             return Ok(());
@@ -52,6 +53,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person, or it is not disabled.
     pub async fn enable_operator(&self, caller: &Caller, name: &str) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         if self.store.enable_operator(name, &self.context(caller)).await? {
@@ -66,6 +68,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn remove_passkeys(&self, caller: &Caller, name: &str) -> Result<u64, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let person = self.person(caller, name).await?;
@@ -81,6 +84,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn end_sessions(&self, caller: &Caller, name: &str) -> Result<u64, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let person = self.person(caller, name).await?;

@@ -233,6 +233,7 @@ impl Broker {
     /// # Errors
     /// If there is none, or it is another's: the same answer.
     pub async fn own_approval(&self, caller: &Caller, id: GrantId) -> Result<(Grant, Device), UseCaseError> {
+        caller.must_be_no_program()?;
         let by = approver(caller)?;
         let is_own = |grant: &Grant| {
             let first = grant.first.as_ref();
@@ -256,6 +257,7 @@ impl Broker {
     /// # Errors
     /// As [`Broker::own_approval`].
     pub async fn undo_approval(&self, caller: &Caller, id: GrantId) -> Result<Device, UseCaseError> {
+        caller.must_be_no_program()?;
         let (_, device) = self.own_approval(caller, id).await?;
         let (by, context) = (approver(caller)?, self.context(caller));
         let is_done = self.store.undo_approval(id, by, context.now.minus(UNDO), &context).await?;
@@ -268,6 +270,7 @@ impl Broker {
     /// # Errors
     /// If the store fails.
     pub async fn report_foreign_code(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         self.store.record(Event::CodeReported, None, "", &self.context(caller)).await?;
         self.wake.pages();
         Ok(())
@@ -338,6 +341,7 @@ pub(super) fn second_person(kind: &Kind) -> SecondPerson {
 
 /// Only a person approves: neither the command line nor any other machine.
 fn approver(caller: &Caller) -> Result<OperatorId, UseCaseError> {
+    caller.must_be_no_program()?;
     caller.must(Role::may_approve)?;
     caller.operator.ok_or(UseCaseError::NotAllowed)
 }

@@ -49,6 +49,7 @@ impl Broker {
     }
 
     async fn set_approver(&self, caller: &Caller, id: &str, name: &str, is_on: bool) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         let site = &device.facts.site;

@@ -44,6 +44,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not pair there, or the store fails; what was confirmed until then stands.
     pub async fn confirm_announced(&self, caller: &Caller, site: &str) -> Result<ManyConfirmed, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_at(site, Role::may_pair)?;
         let mut outcome = ManyConfirmed::default();
         for found in self.open_pairings(caller, None).await? {
@@ -67,6 +68,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not administer the device, it is no thumbprint, or the device is retired.
     pub async fn announce_key(&self, caller: &Caller, id: &str, jkt: Option<&str>) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         let wrong = || UseCaseError::refused("a key is announced by its thumbprint: 43 letters, digits, '-' and '_'");
@@ -141,6 +143,7 @@ impl Broker {
         id: &str,
         successor: Successor,
     ) -> Result<Timestamp, UseCaseError> {
+        caller.must_be_no_program()?;
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         let Successor { serial, asset_tag, mut maker, mut model } = successor;

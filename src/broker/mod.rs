@@ -18,6 +18,7 @@
 //! | [`setup`] | the first run, and the risk assessment that it writes |
 //! | [`administration`] | what administrators see of other people, and do to them |
 //! | [`sso`] | signing in at the organisation's identity provider |
+//! | [`api_tokens`] | programs, and what they may never do |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -47,6 +48,7 @@ use crate::upstream::oidc::Provider;
 
 pub mod access_token;
 pub mod administration;
+pub mod api_tokens;
 pub mod approval;
 pub mod approvers;
 pub mod bulk;
@@ -163,6 +165,9 @@ pub enum UseCaseError {
     /// The caller's role does not allow it.
     #[error("your role does not allow this; ask an administrator")]
     NotAllowed,
+    /// The caller is a program, and it is for people to decide.
+    #[error("only a person can do this, signed in on the pages; a program with a token never can")]
+    OnlyPeople,
     /// It is dangerous, and the caller proved too long ago who it is.
     #[error("sign in once more; this needs a sign-in of the last 5 minutes")]
     NotFresh,

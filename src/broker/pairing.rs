@@ -172,6 +172,22 @@ impl Broker {
         self.store.window(subject, self.now()).await
     }
 
+    /// The same, for a caller who may know of the device or the site.
+    ///
+    /// # Errors
+    /// If there is no such device or site, or it is not the caller's: the same answer.
+    pub async fn window_for(
+        &self,
+        caller: &Caller,
+        subject: &WindowSubject,
+    ) -> Result<Option<Timestamp>, UseCaseError> {
+        match subject {
+            WindowSubject::Device(id) => drop(self.device(caller, id.as_str()).await?),
+            WindowSubject::Site(id) => drop(self.site_for(caller, id).await?),
+        }
+        Ok(self.window(subject).await?)
+    }
+
     /// Takes a pairing request; the signed answer. Step 2.
     ///
     /// # Errors
@@ -443,6 +459,7 @@ impl Broker {
         id: &str,
         confirm: &Confirm<'_>,
     ) -> Result<Device, UseCaseError> {
+        caller.must_be_no_program()?;
         let PairingOfDevice { pairing, device } = self.pairing(caller, id).await?;
         if pairing.state != PairingState::Revealed {
             return Err(UseCaseError::refused("the device has not answered yet; wait a moment and try again"));

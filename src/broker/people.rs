@@ -107,6 +107,7 @@ impl Broker {
         name: &str,
         role: Option<Role>,
     ) -> Result<OperatorId, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         // Plain letters only: the name stands in the audit log and must be nobody else's look-alike.
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_@".contains(&byte));
@@ -129,6 +130,7 @@ impl Broker {
         site: &str,
         role: Option<Role>,
     ) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         if site == EVERYWHERE {
             caller.must_everywhere(Role::may_administer)?;
         } else {
@@ -159,6 +161,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn disable_operator(&self, caller: &Caller, name: &str) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         if self.store.disable_operator(name, &self.context(caller)).await? {
@@ -179,6 +182,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or there is no such person.
     pub async fn operator_link(&self, caller: &Caller, name: &str) -> Result<String, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let token = self.random.bytes32()?;

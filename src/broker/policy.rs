@@ -116,6 +116,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or why the text can't hold.
     pub async fn propose_policy(&self, caller: &Caller, text: &str) -> Result<PolicyChange, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let tables = PolicyTables::parse(text).map_err(|error| UseCaseError::refused(error.0))?;
         self.look_at(caller, tables).await
@@ -131,6 +132,7 @@ impl Broker {
         id: &str,
         patch: Option<KindPatch>,
     ) -> Result<PolicyChange, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let mut tables = self.policy().editable();
         match patch {
@@ -150,6 +152,7 @@ impl Broker {
         id: &str,
         patch: Option<ResourcePatch>,
     ) -> Result<PolicyChange, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let mut tables = self.policy().editable();
         match patch {
@@ -164,6 +167,7 @@ impl Broker {
     /// # Errors
     /// As [`Broker::propose_policy`].
     pub async fn propose_two_persons(&self, caller: &Caller, wanted: bool) -> Result<PolicyChange, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let mut tables = self.policy().editable();
         tables.two_persons = Some(wanted);
@@ -175,6 +179,7 @@ impl Broker {
     /// # Errors
     /// As [`Broker::propose_policy`], or if there is no such version.
     pub async fn propose_version(&self, caller: &Caller, version: i64) -> Result<PolicyChange, UseCaseError> {
+        caller.must_be_no_program()?;
         let stored = self.policy_version(caller, version).await?;
         let mut tables = PolicyTables::parse(&stored.document).map_err(|error| UseCaseError::refused(error.0))?;
         if stored.state != PolicyState::Proposed {
@@ -193,6 +198,7 @@ impl Broker {
         change: &PolicyChange,
         base: i64,
     ) -> Result<Applied, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         if change.changes.is_empty() {
@@ -222,6 +228,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, proved too long ago who it is, wrote it, or it does not wait any more.
     pub async fn confirm_policy(&self, caller: &Caller, version: i64) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let is_shell = caller.actor == Actor::CommandLine;
         if caller.operator.is_none() && !is_shell {
@@ -247,6 +254,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not, or it does not wait any more.
     pub async fn withdraw_policy(&self, caller: &Caller, version: i64) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let withdrawn = self.store.withdraw_policy(version, &self.context(caller)).await?;
         self.wake.pages();

@@ -140,6 +140,7 @@ impl Broker {
     /// # Errors
     /// As [`Broker::resume_device`], or if another id was typed.
     pub async fn resume_stolen(&self, caller: &Caller, id: &str, typed: &str) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         let device = self.device_for(caller, id, Role::may_administer).await?;
         if typed != device.id.as_str() {
             return Err(UseCaseError::refused(format!("to let a stolen device on again, type its id: {}", device.id)));
@@ -155,6 +156,20 @@ impl Broker {
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         self.change_state(caller, &device, DeviceState::Retired).await
+    }
+
+    /// Ends all sign-ins of a device; it stays what it is and may ask anew. How many were ended.
+    ///
+    /// # Errors
+    /// If it is not the caller's to do, or unknown.
+    pub async fn end_sign_ins_of(&self, caller: &Caller, id: &str) -> Result<usize, UseCaseError> {
+        let device = self.device_for(caller, id, Role::may_administer).await?;
+        let ended = self.store.end_sign_ins_of(&device.id, &self.context(caller)).await?;
+        if let Some(grant) = device.pending_grant {
+            self.wake.grant(grant);
+        }
+        self.wake.pages();
+        Ok(ended)
     }
 
     async fn change_state(&self, caller: &Caller, device: &Device, to: DeviceState) -> Result<(), UseCaseError> {
@@ -190,6 +205,15 @@ impl Broker {
         Ok(self.store.site(id).await?.filter(|site| caller.reach().has(&site.id)))
     }
 
+    /// The same.
+    ///
+    /// # Errors
+    /// If there is none, or it is not the caller's: the same answer.
+    pub async fn site_for(&self, caller: &Caller, id: &str) -> Result<Site, UseCaseError> {
+        let site = self.site(caller, id).await?;
+        site.ok_or_else(|| UseCaseError::NotFound(format!("there is no site '{}'", one_line(id))))
+    }
+
     /// The caller's sites, by id.
     ///
     /// # Errors
@@ -221,6 +245,10 @@ impl Broker {
         caller.must_at(&site.id, Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
+        let known = self.store.site(&site.id).await?;
+        if known.is_some_and(|known| known.two_persons != site.two_persons) {
+            caller.must_be_no_program()?;
+        }
         if self.store.set_site(&site, &self.context(caller)).await? {
             self.wake.pages();
             Ok(())

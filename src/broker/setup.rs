@@ -105,6 +105,7 @@ impl Broker {
     /// # Errors
     /// If the caller does not administer everything, or nothing that prevents attacks is in force (RFC 10027 section 2).
     pub async fn finish_setup(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let draft = self.risk_draft(caller).await?;
         if !is_prevented(&draft.mitigations) {
@@ -121,6 +122,7 @@ impl Broker {
     /// # Errors
     /// If the caller does not administer everything.
     pub async fn confirm_kinds(&self, caller: &Caller) -> Result<(), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let at = self.now().rfc3339();
         Ok(self.store.set_setting(KINDS_SEEN, &at, &self.context(caller)).await?)
@@ -136,6 +138,7 @@ impl Broker {
     /// # Errors
     /// If the caller does not administer everything or is not fresh, the configuration file decides that already, or the broker would not start like this.
     pub async fn choose_address(&self, caller: &Caller, address: &Address) -> Result<Option<Url>, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let file = self.address_file.as_ref().ok_or_else(|| UseCaseError::refused("the address is fixed here"))?;
@@ -194,6 +197,7 @@ impl Broker {
     /// # Errors
     /// If the caller does not administer everything, says nothing of what remains or of who accepts it, or somebody else signed at the same moment.
     pub async fn accept_risk(&self, caller: &Caller, residual: &str, accepted_by: &str) -> Result<i64, UseCaseError> {
+        caller.must_be_no_program()?;
         let mut assessment = self.risk_draft(caller).await?;
         let text = |field, input: &str, max| {
             let lines: Result<Vec<_>, _> = input.lines().map(|line| clean(field, line, max)).collect();

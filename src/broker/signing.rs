@@ -280,6 +280,7 @@ impl Broker {
         caller: &Caller,
         rotation: KeyRotation,
     ) -> Result<Vec<Rotated>, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.signing.look().await?;
         let mut done = Vec::new();
@@ -307,6 +308,7 @@ impl Broker {
     /// # Errors
     /// If the caller may not.
     pub async fn end_all_sign_ins(&self, caller: &Caller) -> Result<u64, UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         let ended = self.store.revoke_all_grants(Event::AllSignInsEnded, &self.context(caller)).await?;
         self.wake.pages();

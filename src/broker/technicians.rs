@@ -70,11 +70,9 @@ impl Broker {
         caller: &Caller,
         ids: &[String],
     ) -> Result<(Vec<MadeCode>, Timestamp), UseCaseError> {
-        caller.must(Role::may_pair)?;
         // A program can't confirm a pairing; nor may it hand that on.
-        if matches!(caller.actor, Actor::Machine(_)) {
-            return Err(UseCaseError::NotAllowed);
-        }
+        caller.must_be_no_program()?;
+        caller.must(Role::may_pair)?;
         self.must_be_fresh(caller)?;
         if ids.is_empty() || ids.len() > MAX_CODES {
             return Err(UseCaseError::refused(format!("codes are made for 1 to {MAX_CODES} devices at a time")));
@@ -116,6 +114,7 @@ impl Broker {
         site: &str,
         floor: Option<&str>,
     ) -> Result<(Vec<MadeCode>, Timestamp), UseCaseError> {
+        caller.must_be_no_program()?;
         caller.must_at(site, Role::may_pair)?;
         let query = DeviceQuery {
             state: Some(DeviceState::Registered),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::broker::{Broker, Caller};
+use crate::cli::api_client::Api;
 use crate::cli::output;
 use crate::cli::serve::broker_to_look_at;
 use crate::config::Config;
@@ -42,39 +43,58 @@ pub async fn run(command: AuditCommand, config: &Config, json: bool) -> anyhow::
     match command {
         AuditCommand::Verify { anchor } => verify(&broker, anchor.as_deref(), json).await,
         AuditCommand::Tail { lines, refusals, follow } => {
-            let records = newest(&broker, lines, refusals).await?;
-            let mut last = records.last().map_or(0, |record| record.id);
-            show(&records, json)?;
-            if !follow {
-                return Ok(ExitCode::SUCCESS);
-            }
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let newer = broker
-                    .audit(
-                        &Caller::command_line(),
-                        &AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() },
-                    )
-                    .await?;
-                last = newer.last().map_or(last, |record| record.id);
-                newer.iter().try_for_each(|record| {
-                    if json { output::json(record) } else { output::line(&row(record).join("  ")) }
-                })?;
-            }
+            tail(&Log::Here(&broker), lines, refusals, follow, json).await
         }
     }
 }
 
+/// Where the records are.
+pub enum Log<'a> {
+    /// In the data directory.
+    Here(&'a Broker),
+    /// With another machine's broker.
+    There(&'a Api),
+}
+
+impl Log<'_> {
+    async fn records(&self, query: AuditQuery) -> anyhow::Result<Vec<Record>> {
+        match self {
+            Self::Here(broker) => Ok(broker.audit(&Caller::command_line(), &query).await?),
+            Self::There(api) => api.records(&query).await,
+        }
+    }
+}
+
+/// Prints the newest records and, if told to follow, what comes.
+pub async fn tail(log: &Log<'_>, lines: u32, refusals: bool, follow: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let records = newest(log, lines, refusals).await?;
+    let mut last = records.last().map_or(0, |record| record.id);
+    show(&records, json)?;
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let newer =
+            log.records(AuditQuery { after: Some(last), refusals, limit: 1000, ..AuditQuery::default() }).await?;
+        last = newer.last().map_or(last, |record| record.id);
+        newer.iter().try_for_each(
+            |record| {
+                if json { output::json(record) } else { output::line(&row(record).join("  ")) }
+            },
+        )?;
+    }
+}
+
 /// So many of the newest records, oldest first. The store gives at most a thousand at a time.
-async fn newest(broker: &Broker, lines: u32, refusals: bool) -> anyhow::Result<Vec<Record>> {
+async fn newest(log: &Log<'_>, lines: u32, refusals: bool) -> anyhow::Result<Vec<Record>> {
     let mut records: Vec<Record> = Vec::new();
     while let Some(limit) =
         u32::try_from(records.len()).ok().and_then(|got| lines.checked_sub(got)).filter(|left| *left > 0)
     {
         let before = records.last().map(|record| record.id);
-        let older = broker
-            .audit(&Caller::command_line(), &AuditQuery { before, refusals, limit, ..AuditQuery::default() })
-            .await?;
+        let limit = limit.min(1000);
+        let older = log.records(AuditQuery { before, refusals, limit, ..AuditQuery::default() }).await?;
         if older.is_empty() {
             break;
         }

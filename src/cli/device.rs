@@ -10,9 +10,14 @@ use crate::cli::field::{self, FieldCommand};
 use crate::cli::serve::broker_beside;
 use crate::cli::{device_file, output};
 use crate::config::Config;
-use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
-use crate::secret::b64u;
+use crate::http::api::shapes::DeviceShape;
+use crate::model::audit::Record;
+use crate::model::device::{DeviceFacts, DeviceState, PinnedKey};
+use crate::secret::bytes32_from_b64u;
 use crate::store::{AuditQuery, DeviceQuery};
+
+/// So many records of a device are shown.
+pub const HISTORY: u32 = 20;
 
 /// Commands on devices.
 #[derive(Debug, clap::Subcommand)]
@@ -119,6 +124,14 @@ pub struct AddArgs {
     site: String,
 }
 
+impl AddArgs {
+    /// Id and facts.
+    pub fn into_parts(self) -> (String, DeviceFacts) {
+        let Self { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = self;
+        (id, DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note })
+    }
+}
+
 /// Arguments of `device change`.
 #[derive(Debug, clap::Args)]
 pub struct ChangeArgs {
@@ -184,8 +197,7 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
     let caller = Caller::command_line();
     let changed = match command {
         DeviceCommand::Add(args) => {
-            let AddArgs { id, kind, name, serial, asset_tag, maker, model, floor, room, owner, note, site } = *args;
-            let facts = DeviceFacts { kind, site, name, serial, asset_tag, maker, model, floor, room, owner, note };
+            let (id, facts) = args.into_parts();
             broker.register_device(&caller, &id, facts).await?;
             id
         }
@@ -193,7 +205,7 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
         DeviceCommand::Export(args) => {
             if json && !args.is_csv() {
                 let (devices, _) = broker.devices(&caller, &args.query()).await?;
-                output::json(&devices.iter().map(as_json).collect::<Vec<_>>())?;
+                output::json(&devices.iter().map(DeviceShape::from).collect::<Vec<_>>())?;
             } else {
                 output::line(broker.export_devices(&caller, &args.query()).await?.trim_end())?;
             }
@@ -216,10 +228,7 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             None => return Ok(ExitCode::SUCCESS),
         },
         DeviceCommand::Retire { id, for_ever } => {
-            anyhow::ensure!(
-                for_ever,
-                "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever"
-            );
+            must_be_meant(&id, for_ever)?;
             broker.retire_device(&caller, &id).await.map(|()| id)?
         }
         DeviceCommand::Approvers { id, add, remove } => {
@@ -233,46 +242,54 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::List { text, state, limit } => {
-            let state = state
-                .map(|word| {
-                    DeviceState::parse(&word)
-                        .ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))
-                })
-                .transpose()?;
+            let state = state.as_deref().map(parse_state).transpose()?;
             let (devices, total) = broker
                 .devices(
                     &caller,
                     &DeviceQuery { text: text.unwrap_or_default(), state, limit, ..DeviceQuery::default() },
                 )
                 .await?;
+            let devices: Vec<_> = devices.iter().map(DeviceShape::from).collect();
             list(&devices, total, json)?;
             return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::Show { id } => {
             let device = broker.device(&caller, &id).await?;
-            if json {
-                output::json(&as_json(&device))?;
-            } else {
-                show(&device)?;
-                let records = broker
-                    .audit(&caller, &AuditQuery { device: Some(device.id), limit: 20, ..AuditQuery::default() })
-                    .await?;
-                output::line("")?;
-                crate::cli::audit::print(&records)?;
-            }
+            let shape = DeviceShape::from(&device);
+            let query = AuditQuery { device: Some(device.id), limit: HISTORY, ..AuditQuery::default() };
+            let records = if json { Vec::new() } else { broker.audit(&caller, &query).await? };
+            show(&shape, &records, json)?;
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let device = broker.device(&caller, &changed).await?;
-    if json {
-        output::json(&as_json(&device))?;
-    } else {
-        output::line(&format!("{} is {}", device.id, device.state.as_str()))?;
-        if device.state == DeviceState::Registered {
-            output::line(&format!("next: pairgate pairing open {}", device.id))?;
-        }
-    }
+    say_changed(&DeviceShape::from(&broker.device(&caller, &changed).await?), json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What can't be undone must be said twice.
+pub fn must_be_meant(id: &str, for_ever: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        for_ever,
+        "retiring can't be undone: neither {id} nor its key will ever be accepted again. If that is meant, add --for-ever"
+    );
+    Ok(())
+}
+
+/// `--state`.
+pub fn parse_state(word: &str) -> anyhow::Result<DeviceState> {
+    DeviceState::parse(word).ok_or_else(|| anyhow::anyhow!("--state is one of registered, active, suspended, retired"))
+}
+
+/// Says what a device has become.
+pub fn say_changed(device: &DeviceShape, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(device);
+    }
+    output::line(&format!("{} is {}", device.id, device.state.as_str()))?;
+    if device.state == DeviceState::Registered {
+        output::line(&format!("next: pairgate pairing open {}", device.id))?;
+    }
+    Ok(())
 }
 
 fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
@@ -290,9 +307,10 @@ fn approvers(approvers: &Approvers, json: bool) -> anyhow::Result<()> {
     output::line(&format!("only these may approve {}: {}", device.id, listed.join(", ")))
 }
 
-fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
+/// Prints devices.
+pub fn list(devices: &[DeviceShape], total: u64, json: bool) -> anyhow::Result<()> {
     if json {
-        return output::json(&devices.iter().map(as_json).collect::<Vec<_>>());
+        return output::json(&devices);
     }
     if devices.is_empty() {
         return output::line("no devices. Register one: pairgate device add lobby-printer-01 --kind printer");
@@ -301,9 +319,9 @@ fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
         .iter()
         .map(|device| {
             let facts = &device.facts;
-            let key = device.key.as_ref().map_or_else(|| "-".into(), |key| PinnedKey::short(&key.jkt));
+            let key = device.key.as_ref().map_or_else(|| "-".into(), |key| short(&key.jkt));
             vec![
-                device.id.to_string(),
+                device.id.clone(),
                 device.state.as_str().into(),
                 facts.kind.clone(),
                 key,
@@ -317,10 +335,19 @@ fn list(devices: &[Device], total: u64, json: bool) -> anyhow::Result<()> {
     if shown < total { output::line(&format!("{shown} of {total}; --limit shows more")) } else { Ok(()) }
 }
 
-fn show(device: &Device) -> anyhow::Result<()> {
+/// A key as people compare it by eye, from its whole thumbprint.
+fn short(jkt: &str) -> String {
+    bytes32_from_b64u(jkt).map_or_else(|| jkt.to_owned(), |jkt| PinnedKey::short(&jkt))
+}
+
+/// Prints a device; for people also its newest records.
+pub fn show(device: &DeviceShape, records: &[Record], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(device);
+    }
     let facts = &device.facts;
     output::facts(&[
-        ("device", device.id.to_string()),
+        ("device", device.id.clone()),
         ("state", device.state.as_str().into()),
         ("name", facts.name.clone()),
         ("kind", facts.kind.clone()),
@@ -333,28 +360,16 @@ fn show(device: &Device) -> anyhow::Result<()> {
         ("maker", facts.maker.clone()),
         ("model", facts.model.clone()),
         ("note", facts.note.clone()),
-        ("key", device.key.as_ref().map_or_else(String::new, |key| b64u(&key.jkt))),
+        ("key", device.key.as_ref().map_or_else(String::new, |key| key.jkt.clone())),
         ("key assurance", device.key.as_ref().map_or("", |key| key.assurance.as_str()).into()),
         (
             "paired",
-            device
-                .key
-                .as_ref()
-                .map_or_else(String::new, |key| format!("{} by {}", key.paired_at.rfc3339(), key.paired_by)),
+            device.key.as_ref().map_or_else(String::new, |key| format!("{} by {}", key.paired_at, key.paired_by)),
         ),
-        ("announced key", device.manifest_jkt.map_or_else(String::new, |jkt| b64u(&jkt))),
-        ("stolen", device.stolen_at.map_or_else(String::new, |stolen_at| stolen_at.rfc3339())),
-        ("last seen", device.seen_at.map_or_else(String::new, |seen_at| seen_at.rfc3339())),
-    ])
-}
-
-fn as_json(device: &Device) -> serde_json::Value {
-    json!({
-        "id": device.id, "state": device.state, "facts": device.facts, "registered_at": device.registered_at.rfc3339(),
-        "key": device.key.as_ref().map(|key| json!({
-            "jkt": b64u(&key.jkt), "assurance": key.assurance, "paired_at": key.paired_at.rfc3339(), "paired_by": key.paired_by,
-        })),
-        "announced_jkt": device.manifest_jkt.map(|jkt| b64u(&jkt)), "stolen_at": device.stolen_at.map(|stolen_at| stolen_at.rfc3339()),
-        "seen_at": device.seen_at.map(|seen_at| seen_at.rfc3339()),
-    })
+        ("announced key", device.announced_jkt.clone().unwrap_or_default()),
+        ("stolen", device.stolen_at.clone().unwrap_or_default()),
+        ("last seen", device.seen_at.clone().unwrap_or_default()),
+    ])?;
+    output::line("")?;
+    crate::cli::audit::print(records)
 }

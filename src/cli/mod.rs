@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Remote};
 
+mod api_client;
 mod audit;
 mod config;
 mod demo;
@@ -22,11 +23,13 @@ mod operator;
 mod output;
 mod pairing;
 mod policy;
+mod remote;
 mod risk;
 pub mod serve;
 mod simulate;
 mod site;
 mod tls;
+mod token;
 pub mod transport;
 
 /// The one place where an organisation's printers, TVs and consoles sign in.
@@ -42,6 +45,15 @@ struct Arguments {
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
+    /// A broker on another machine, by its administration API [env: PAIRGATE_SERVER]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Another machine's broker")]
+    server: Option<String>,
+    /// File with the token to show there [env: PAIRGATE_TOKEN, the token itself]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Another machine's broker")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the authority of its certificate, if that is a private one: what `pairgate tls ca` prints
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Another machine's broker")]
+    ca: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,6 +79,11 @@ enum Command {
     /// Add people, make sign-in links
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Make, list and revoke tokens of programs that call the administration API
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Who these commands act as
+    Whoami,
     /// Read and check the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -108,17 +125,28 @@ pub fn run() -> ExitCode {
 }
 
 async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { config: file, data, json, command } = arguments;
+    let Arguments { config: file, data, json, server, token_file, ca, command } = arguments;
+    // These two play devices of their own; they administer nobody's broker.
+    let command = match command {
+        Command::Demo(args) => return demo::run(args, data, json).await,
+        Command::Simulate(args) => return simulate::run(args, ca, json).await,
+        command => command,
+    };
+    if let Some(remote) = Remote::find(server.as_deref(), token_file.as_deref(), ca.as_deref())? {
+        return remote::run(command, &remote, json).await;
+    }
     let load = || -> anyhow::Result<Config> { Ok(Config::load(file.as_deref(), data.as_deref())?) };
     match command {
         Command::Demo(args) => demo::run(args, data, json).await,
-        Command::Simulate(args) => simulate::run(args, json).await,
+        Command::Simulate(args) => simulate::run(args, None, json).await,
         Command::Serve(args) => serve::run(args, load()?).await,
         Command::Device(command) => device::run(command, &load()?, json).await,
         Command::Pairing(command) => pairing::run(command, &load()?, json).await,
         Command::Site(command) => site::run(command, &load()?, json).await,
         Command::Policy(command) => policy::run(command, &load()?, json).await,
         Command::Operator(command) => operator::run(command, &load()?, json).await,
+        Command::Token(command) => token::run(command, &load()?, json).await,
+        Command::Whoami => remote::whoami_here(&load()?, json).await,
         Command::Audit(command) => audit::run(command, &load()?, json).await,
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,

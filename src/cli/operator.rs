@@ -1,6 +1,5 @@
 //! `pairgate operator …`.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -10,9 +9,9 @@ use crate::broker::Caller;
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
-use crate::model::operator::{EVERYWHERE, Rights, Role};
+use crate::http::api::shapes::{OperatorShape, rights};
+use crate::model::operator::{EVERYWHERE, Role};
 use crate::simulator::screen::{Paint, terminal_qr};
-use crate::store::Person;
 
 /// Commands on operators.
 #[derive(Debug, clap::Subcommand)]
@@ -98,7 +97,10 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line("good once, for 10 minutes; whoever has it is this person, so hand it over in person")?;
             }
         }
-        OperatorCommand::List => list(&broker.people(&caller).await?, json)?,
+        OperatorCommand::List => {
+            let people = broker.people(&caller).await?;
+            list(&people.iter().map(OperatorShape::from).collect::<Vec<_>>(), json)?;
+        }
         OperatorCommand::Role { name, site, role: RoleOrNone(role) } => {
             broker.set_role(&caller, &name, &site, role).await?;
             if json {
@@ -128,32 +130,25 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(people: &[Person], json: bool) -> anyhow::Result<()> {
-    let roles =
-        |rights: &Rights| rights.iter().map(|(site, role)| (site.to_owned(), role)).collect::<BTreeMap<String, Role>>();
+/// Prints people.
+pub fn list(operators: &[OperatorShape], json: bool) -> anyhow::Result<()> {
     if json {
-        let row = |person: &Person| {
-            json!({
-                "name": person.operator.name, "roles": roles(&person.operator.rights), "roles_by_groups": roles(&person.by_groups),
-                "sso": person.has_sso, "passkeys": person.passkeys, "sessions": person.sessions,
-                "seen_at": person.seen_at.map(|at| at.rfc3339()), "added_at": person.operator.added_at.rfc3339(),
-                "disabled_at": person.operator.disabled_at.map(|at| at.rfc3339()),
-            })
-        };
-        return output::json(&people.iter().map(row).collect::<Vec<_>>());
+        return output::json(&operators);
     }
-    if people.is_empty() {
+    if operators.is_empty() {
         return output::line("nobody. Add somebody: pairgate operator add dana --role admin");
     }
-    let row = |person: &Person| {
-        let operator = &person.operator;
+    let row = |person: &OperatorShape| {
         let mut ways = Vec::new();
-        ways.extend(person.has_sso.then(|| "sso".to_owned()));
+        ways.extend(person.sso.then(|| "sso".to_owned()));
         ways.extend((person.passkeys > 0).then(|| format!("passkeys: {}", person.passkeys)));
         let ways = if ways.is_empty() { "links".to_owned() } else { ways.join(", ") };
-        let seen = person.seen_at.map_or_else(|| "never".into(), |at| at.rfc3339());
-        let state = operator.disabled_at.map_or_else(|| "active".into(), |at| format!("disabled {}", at.rfc3339()));
-        vec![operator.name.clone(), operator.rights.words(), ways, seen, state]
+        let seen = person.seen_at.clone().unwrap_or_else(|| "never".into());
+        let state = person.disabled_at.as_ref().map_or_else(|| "active".into(), |at| format!("disabled {at}"));
+        vec![person.name.clone(), rights(&person.roles).words(), ways, seen, state]
     };
-    output::table(&["NAME", "ROLES", "SIGNS IN BY", "LAST SEEN", "STATE"], &people.iter().map(row).collect::<Vec<_>>())
+    output::table(
+        &["NAME", "ROLES", "SIGNS IN BY", "LAST SEEN", "STATE"],
+        &operators.iter().map(row).collect::<Vec<_>>(),
+    )
 }

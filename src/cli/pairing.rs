@@ -11,10 +11,11 @@ use crate::broker::{Broker, Caller};
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
+use crate::http::api::shapes::{PairingShape, WindowShape};
 use crate::id::DeviceId;
 use crate::model::device::PinnedKey;
 use crate::model::site::DEFAULT_SITE;
-use crate::store::{PairingOfDevice, WindowSubject};
+use crate::store::WindowSubject;
 
 /// Commands on pairings.
 #[derive(Debug, clap::Subcommand)]
@@ -77,21 +78,18 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
     match command {
         PairingCommand::Open { device, minutes, site } => {
             let subject = subject(device.as_deref(), site)?;
-            let closes_at = broker
-                .open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60))))
-                .await?
-                .rfc3339();
-            if json {
-                output::json(&json!({"closes_at": closes_at}))
-            } else {
-                output::line(&format!("pairing is open until {closes_at}; start it on the device"))
-            }?;
+            let closes_at =
+                broker.open_window(&caller, &subject, Some(Duration::from_secs(minutes.saturating_mul(60)))).await?;
+            say_window(&WindowShape::from(Some(closes_at)), json)?;
         }
         PairingCommand::Close { device, site } => {
             broker.close_window(&caller, &subject(device.as_deref(), site)?).await?;
-            if json { output::json(&json!({"closes_at": null})) } else { output::line("pairing is closed") }?;
+            say_window(&WindowShape { closes_at: None }, json)?;
         }
-        PairingCommand::List => list(&broker.open_pairings(&caller, None).await?, json)?,
+        PairingCommand::List => {
+            let waiting = broker.open_pairings(&caller, None).await?;
+            list(&waiting.iter().map(PairingShape::from).collect::<Vec<_>>(), json)?;
+        }
         PairingCommand::Confirm { site: Some(site), .. } => {
             return many(&broker.confirm_announced(&caller, &site).await?, json);
         }
@@ -116,14 +114,24 @@ pub async fn run(command: PairingCommand, config: &Config, json: bool) -> anyhow
             for found in &waiting {
                 broker.decline_pairing(&caller, found.pairing.id.as_str()).await?;
             }
-            if json {
-                output::json(&json!({"refused": waiting.len()}))
-            } else {
-                output::line(&format!("refused: {}", waiting.len()))
-            }?;
+            say_refused(waiting.len(), json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says until when pairing is open.
+pub fn say_window(window: &WindowShape, json: bool) -> anyhow::Result<()> {
+    match &window.closes_at {
+        _ if json => output::json(window),
+        Some(closes_at) => output::line(&format!("pairing is open until {closes_at}; start it on the device")),
+        None => output::line("pairing is closed"),
+    }
+}
+
+/// Says how many pairings were refused.
+pub fn say_refused(count: usize, json: bool) -> anyhow::Result<()> {
+    if json { output::json(&json!({"refused": count})) } else { output::line(&format!("refused: {count}")) }
 }
 
 fn subject(device: Option<&str>, site: Option<String>) -> anyhow::Result<WindowSubject> {
@@ -161,41 +169,35 @@ async fn only_one(broker: &Broker, device: &str) -> anyhow::Result<String> {
     }
 }
 
-fn list(waiting: &[PairingOfDevice], json: bool) -> anyhow::Result<()> {
+/// Prints what waits.
+pub fn list(waiting: &[PairingShape], json: bool) -> anyhow::Result<()> {
     if json {
-        return output::json(
-            &waiting
-                .iter()
-                .map(|found| {
-                    let pairing = &found.pairing;
-                    json!({"pairing": pairing.id, "device": pairing.device, "key": PinnedKey::short(&pairing.jkt), "key_assurance": pairing.key_assurance,
-                           "verified": pairing.vouched_by.is_some() || found.is_announced(), "announced": found.is_announced(), "ready": pairing.device_nonce.is_some(),
-                           "conflict": pairing.conflict, "requested_at": pairing.requested_at.rfc3339()})
-                })
-                .collect::<Vec<_>>(),
-        );
+        return output::json(&waiting);
     }
     if waiting.is_empty() {
         return output::line("nothing waits");
     }
     let rows: Vec<Vec<String>> = waiting
         .iter()
-        .map(|found| {
-            let pairing = &found.pairing;
-            let state = match (pairing.conflict, pairing.device_nonce.is_some(), pairing.vouched_by.is_some()) {
-                (true, _, _) => "CONFLICT: several keys",
-                (false, false, _) => "waits for the device",
-                (false, true, false) if found.is_announced() => "verified: announced by its maker",
-                (false, true, false) => "compare the digits",
-                (false, true, true) => "verified by its present key",
+        .map(|pairing| {
+            let state = if pairing.conflict {
+                "CONFLICT: several keys"
+            } else if !pairing.ready {
+                "waits for the device"
+            } else if pairing.announced {
+                "verified: announced by its maker"
+            } else if pairing.verified {
+                "verified by its present key"
+            } else {
+                "compare the digits"
             };
             vec![
-                pairing.device.to_string(),
-                PinnedKey::short(&pairing.jkt),
+                pairing.device.clone(),
+                pairing.key.clone(),
                 pairing.key_assurance.as_str().into(),
                 state.into(),
-                found.device.facts.room.clone(),
-                pairing.id.to_string(),
+                pairing.room.clone(),
+                pairing.pairing.clone(),
             ]
         })
         .collect();

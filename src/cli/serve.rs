@@ -18,7 +18,7 @@ use crate::broker::{Broker, Caller, Parts, Policy};
 use crate::cli::output::line;
 use crate::cli::transport::Transport;
 use crate::clock::Clock;
-use crate::config::{ClientCertificates, Config, Sso, Tls, is_wide};
+use crate::config::{Api, ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
@@ -121,6 +121,7 @@ fn issuer_beside(config: &Config) -> anyhow::Result<Url> {
 
 /// A broker that serves.
 pub struct Running {
+    api: Option<String>,
     issuer: Url,
     broker: Arc<Broker>,
     stop: watch::Sender<bool>,
@@ -169,6 +170,10 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
         (None, Some(listener)) => Some(Url::parse(&format!("https://{}", listener.local_addr()?))?),
         (None, None) => None,
     };
+    let api_listener = match config.api.listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let (stop, stopping) = watch::channel(false);
     let transport = Transport::of(&config, &issuer, mtls_url.as_ref(), &stopping).await?.map(Arc::new);
     let broker = Arc::new(open_broker(&config, issuer.clone(), mtls_url.clone(), accept_clock).await?);
@@ -179,9 +184,24 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
         tracing::warn!(%network, "trusted_proxies is wide: everybody in it may say which address he has");
     }
     let from_header = config.client.from_header;
-    let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies, from_header, stopping.clone());
-    let sides = Sides::new(&edge);
+    let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies.clone(), from_header, stopping.clone());
+    let sides = if config.api.on_main { Sides::with_api(&edge) } else { Sides::new(&edge) };
     let mut serving = Vec::new();
+    let mut api = config.api.on_main.then(|| issuer.as_str().trim_end_matches('/').to_owned());
+    if let Some(listener) = api_listener {
+        let hosts = api_hosts(&config.api, &issuer, listener.local_addr()?);
+        let side = Sides::api_alone(&edge, hosts, &sides);
+        // On this machine, nobody else can listen; elsewhere the certificate is that of the main listener.
+        let door = match &transport {
+            Some(transport) if !listener.local_addr()?.ip().is_loopback() => {
+                Door::Tls(Arc::new(TlsDoor::main(transport.certificates(), None)?))
+            }
+            _ => Door::Plain,
+        };
+        let scheme = if matches!(door, Door::Plain) { "http" } else { "https" };
+        api = Some(format!("{scheme}://{}", listener.local_addr()?));
+        serving.push(tokio::spawn(serve::serve(listener, door, side, stopping.clone())));
+    }
     let door = match &transport {
         Some(transport) => {
             let host = mtls_url.as_ref().filter(|_| mtls_listener.is_none()).and_then(Url::host_str);
@@ -197,7 +217,20 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     if let Some(transport) = &transport {
         tokio::spawn(Arc::clone(transport).keep_fresh(Arc::clone(&broker), stopping));
     }
-    Ok(Running { issuer, broker, stop, serving, transport })
+    Ok(Running { api, issuer, broker, stop, serving, transport })
+}
+
+/// By which names the administration API's own listener may be called: its configured address, the one that it listens on, and the host of the main one.
+fn api_hosts(api: &Api, issuer: &Url, listen: SocketAddr) -> Vec<String> {
+    let host = |url: &Url| url.host_str().map(str::to_owned);
+    let port = listen.port();
+    let mut hosts = vec![listen.to_string()];
+    hosts.extend(listen.ip().is_loopback().then(|| format!("localhost:{port}")));
+    hosts.extend(host(issuer).map(|host| format!("{host}:{port}")));
+    hosts.extend(api.url.as_ref().and_then(|url| {
+        host(url).map(|host| url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
+    }));
+    hosts
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -268,6 +301,9 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     line(&format!("listening on {issuer}"))?;
     if let Some(mtls) = &running.broker().endpoints().mtls {
         line(&format!("client certificates at {}", mtls.token.trim_end_matches("/token")))?;
+    }
+    if let Some(api) = &running.api {
+        line(&format!("administration API at {api}/api/v1"))?;
     }
     if running.broker().operators().await?.is_empty() {
         let caller = Caller::command_line();

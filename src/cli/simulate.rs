@@ -29,8 +29,8 @@ pub struct SimulateArgs {
     /// File in which the device keeps its key and what it pinned; without it they are gone at the end
     #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
     key: Option<PathBuf>,
-    /// The authority that the broker's certificate is by, if it is a local one: what `pairgate tls ca` prints
-    #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
+    /// From the global argument `--ca`.
+    #[arg(skip)]
     ca: Option<PathBuf>,
     /// Serial number that the device gives
     #[arg(long, value_name = "S", conflicts_with = "fleet")]
@@ -50,7 +50,9 @@ pub struct SimulateArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: SimulateArgs, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn run(mut args: SimulateArgs, ca: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(ca.is_none() || args.fleet.is_none(), "--ca is for one device, not for --fleet");
+    args.ca = ca;
     let stopped = tokio::signal::ctrl_c();
     let work = async {
         match args.fleet {

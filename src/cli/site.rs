@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::broker::{Broker, Caller};
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
+use crate::http::api::shapes::SiteShape;
 use crate::model::site::Site;
 
 /// Commands on sites.
@@ -54,6 +55,16 @@ pub struct SiteChange {
 }
 
 impl SiteChange {
+    /// Only what was given, as the administration API reads it.
+    pub fn as_json(&self) -> Map<String, Value> {
+        let mut change = Map::new();
+        change.extend(self.name.as_ref().map(|name| ("name".to_owned(), json!(name))));
+        change.extend(self.network.as_ref().map(|networks| ("networks".to_owned(), json!(networks))));
+        change.extend(self.two_persons.map(|two_persons| ("two_persons".to_owned(), json!(two_persons))));
+        change.extend(self.quiet_hours.as_ref().map(|hours| ("quiet_hours".to_owned(), json!(hours))));
+        change
+    }
+
     fn over(self, site: Site) -> Site {
         Site {
             name: self.name.unwrap_or(site.name),
@@ -84,7 +95,7 @@ pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::R
     let caller = Caller::command_line();
     let site = match command {
         SiteCommand::List => {
-            list(&broker.sites(&caller).await?, json)?;
+            list(&broker.sites(&caller).await?.iter().map(SiteShape::from).collect::<Vec<_>>(), json)?;
             return Ok(ExitCode::SUCCESS);
         }
         SiteCommand::Show { id } => wanted(&broker, &caller, id).await?,
@@ -100,40 +111,37 @@ pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::R
             wanted(&broker, &caller, Some(id)).await?
         }
     };
-    if json {
-        output::json(&as_json(&site))?;
-    } else {
-        let networks = networks(&site);
-        output::facts(&[
-            ("site", site.id),
-            ("name", site.name),
-            ("networks", networks),
-            ("two persons", if site.two_persons { "yes".into() } else { String::new() }),
-            ("quiet hours", site.quiet_hours),
-        ])?;
-    }
+    show(&SiteShape::from(&site), json)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(sites: &[Site], json: bool) -> anyhow::Result<()> {
+/// Prints a site.
+pub fn show(site: &SiteShape, json: bool) -> anyhow::Result<()> {
     if json {
-        return output::json(&sites.iter().map(as_json).collect::<Vec<_>>());
+        return output::json(site);
     }
-    let row = |site: &Site| {
+    output::facts(&[
+        ("site", site.id.clone()),
+        ("name", site.name.clone()),
+        ("networks", networks(site)),
+        ("two persons", if site.two_persons { "yes".into() } else { String::new() }),
+        ("quiet hours", site.quiet_hours.clone()),
+    ])
+}
+
+/// Prints sites.
+pub fn list(sites: &[SiteShape], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(&sites);
+    }
+    let row = |site: &SiteShape| {
         let two = if site.two_persons { "yes" } else { "no" };
         vec![site.id.clone(), site.name.clone(), networks(site), two.into(), site.quiet_hours.clone()]
     };
     output::table(&["SITE", "NAME", "NETWORKS", "TWO PERSONS", "QUIET"], &sites.iter().map(row).collect::<Vec<_>>())
 }
 
-fn networks(site: &Site) -> String {
+fn networks(site: &SiteShape) -> String {
     let networks: Vec<String> = site.networks.iter().map(ToString::to_string).collect();
     if networks.is_empty() { "not said".into() } else { networks.join(", ") }
-}
-
-fn as_json(site: &Site) -> serde_json::Value {
-    json!({
-        "id": site.id, "name": site.name, "networks": site.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "two_persons": site.two_persons, "quiet_hours": site.quiet_hours,
-    })
 }

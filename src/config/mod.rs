@@ -16,19 +16,22 @@ use crate::model::kind::Kind;
 use crate::model::resource::Resource;
 use crate::oauth::roots::Roots;
 
+mod api;
+pub mod difference;
+pub mod policy;
+mod remote;
 pub mod setup;
 mod sso;
 mod transport;
 
+pub use api::Api;
+use api::{ApiTable, api};
+use policy::{Described, KindPatch, PolicyTables, ResourcePatch, Trusts};
+pub use remote::Remote;
 pub use setup::AddressFile;
-use toml::Table;
-
 pub use sso::{GroupRole, Hidden, Sso, is_loopback};
 use sso::{SsoTable, sso};
-pub mod difference;
-pub mod policy;
-
-use policy::{Described, KindPatch, PolicyTables, ResourcePatch, Trusts};
+use toml::Table;
 pub use transport::is_wide;
 pub use transport::{Acme, ClientCertificates, Tls};
 use transport::{TlsTable, address, client_certificates, is_origin, tls};
@@ -54,6 +57,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Client certificates.
     pub client: ClientCertificates,
+    /// The administration API.
+    pub api: Api,
     /// The issuer: the address that devices and people use. `None`: the address that was bound.
     pub public_url: Option<Url>,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -85,6 +90,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8628)),
             tls: None,
             client: ClientCertificates::default(),
+            api: Api::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
             master_key: None,
@@ -114,6 +120,8 @@ struct File {
     sso: Option<SsoTable>,
     #[serde(default)]
     tls: TlsTable,
+    #[serde(default)]
+    api: ApiTable,
     #[serde(default)]
     attestation_roots: Vec<PathBuf>,
     #[serde(default)]
@@ -197,7 +205,8 @@ impl Config {
                     None => return Err(ConfigError("PAIRGATE_SSO_CLIENT_SECRET needs a section [sso]".into())),
                 },
                 "PAIRGATE_MASTER_KEY" => config.master_key = Some(value),
-                "PAIRGATE_CONFIG" => {}
+                // What says where the configuration, or another broker, is.
+                "PAIRGATE_CONFIG" | remote::SERVER | remote::TOKEN => {}
                 _ => {
                     return Err(ConfigError(format!(
                         "the environment variable {name} is unknown; see `pairgate config example`"
@@ -216,6 +225,7 @@ impl Config {
         }
         config.client = client_certificates(&mut file.tls, file.client_cert_header.unwrap_or(false))?;
         config.tls = tls(file.tls)?;
+        config.api = api(file.api)?;
         if let Some(lifetime) = file.signing_key_lifetime {
             if !(1..=730).contains(&lifetime) {
                 return Err(ConfigError(format!("signing_key_lifetime = {lifetime} must be 1 to 730 days")));
@@ -247,6 +257,7 @@ impl Config {
     pub fn with_listen(mut self, listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
         self.listen = listen.unwrap_or(self.listen);
         self.check_transport()?;
+        self.check_api()?;
         Ok(self)
     }
 
@@ -286,15 +297,9 @@ fn public_url(text: &str) -> Result<Url, ConfigError> {
     if !is_origin(&url) {
         return Err(wrong("must be scheme, host and port only"));
     }
-    let is_loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
         _ => Err(wrong("must be https (http only on loopback): codes and tokens must not travel in clear")),
     }
 }
@@ -354,6 +359,12 @@ mod tests {
                 "public_url = 'https://10.1.2.3'\n[tls.acme]\ndirectory = 'https://acme.example'\nterms_agreed = true",
                 "host name",
             ),
+            ("[api]\nlisten = '0.0.0.0:8630'", "plain HTTP"),
+            ("[api]\nlisten = '127.0.0.1:8630'\non_main = true", "one of"),
+            ("[api]\nurl = 'https://api.example'", "needs listen"),
+            ("[api]\nlisten = '127.0.0.1:8630'\nurl = 'https://api.example/v1'", "host and port only"),
+            ("public_url = 'https://a.example'\n[tls]\nlocal_ca = true\n[api]\nlisten = '0.0.0.0:8630'", "needs url"),
+            ("[api]\ntoken = 'x'", "unknown field"),
             ("[kinds.printer]\nclient_certificate = 'pki'", "client_ca"),
             ("listen = 'here'", "127.0.0.1:8628"),
             ("public_url = 'http://pairgate.example'", "https"),

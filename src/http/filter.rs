@@ -69,6 +69,7 @@ impl Filter {
             kind: some(&self.kind),
             site: some(&self.site),
             floor: some(&self.floor).map(|floor| if floor == NO_FLOOR { String::new() } else { floor }),
+            after: None,
             offset: (self.page() - 1) * ROWS,
             limit: ROWS,
         }

@@ -5,12 +5,13 @@
 //! | `/pairing`, `/pairing/poll`, `/device_authorization`, `/token`, `/revoke` | devices, each authenticated by the broker | [`device`] |
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
+//! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
 //! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
 //! | `/technician`, `/technician/pair/{id}` | whoever holds a technician's code, for its one device | [`technician`] |
-//! | all others | signed-in operators; the broker checks their role | [`overview`], [`device_list`], [`bulk`], [`import`], [`labels`], [`device_edit`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`setup`] |
+//! | all others | signed-in operators; the broker checks their role | [`overview`], [`device_list`], [`bulk`], [`import`], [`labels`], [`device_edit`], [`device_page`], [`pair`], [`walk`], [`approve`], [`approvers`], [`alerts`], [`audit`], [`events`], [`settings`], [`tokens`], [`setup`] |
 //!
 //! There are no metrics, health, debug or listing routes, no CORS headers, and no redirects off this host.
 
@@ -31,6 +32,7 @@ use crate::http::places::Places;
 
 pub mod account;
 pub mod alerts;
+pub mod api;
 pub mod approve;
 pub mod approvers;
 pub mod assets;
@@ -51,6 +53,7 @@ pub mod operators;
 pub mod overview;
 pub mod pair;
 pub mod passkeys;
+pub mod path;
 pub mod places;
 pub mod present;
 pub mod qr;
@@ -60,6 +63,7 @@ pub mod setup;
 pub mod sign_in;
 pub mod sso;
 pub mod technician;
+pub mod tokens;
 pub mod upload;
 pub mod views;
 pub mod walk;
@@ -124,6 +128,30 @@ impl Sides {
         let places = Places::new(&edge.0.trusted_proxies);
         Self { main: router(edge.clone()), mtls: mtls_router(edge.clone()), places }
     }
+
+    /// The same, with the administration API beside the pages.
+    pub fn with_api(edge: &Edge) -> Self {
+        Self { main: main_router(edge.clone(), api::routes(edge)), ..Self::new(edge) }
+    }
+
+    /// The administration API alone, for a listener of its own that answers to these hosts (`host:port`). Connections count with those of `beside`.
+    pub fn api_alone(edge: &Edge, hosts: Vec<String>, beside: &Self) -> Self {
+        let hosts: Arc<[String]> = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        let only_these = middleware::from_fn(move |request: Request, next: Next| {
+            let hosts = Arc::clone(&hosts);
+            async move {
+                if hosts.iter().any(|host| is_for(&request, Some(host))) {
+                    return next.run(request).await;
+                }
+                let advice =
+                    format!("The administration API answers only at {}. Use that address.\n", hosts.join(", "));
+                (StatusCode::MISDIRECTED_REQUEST, [(header::CACHE_CONTROL, "no-store")], advice).into_response()
+            }
+        });
+        let routes = api::routes(edge).layer(only_these).layer(middleware::from_fn(path::only_one_reading));
+        let router = routes.with_state(edge.clone());
+        Self { main: router.clone(), mtls: router, places: beside.places.clone() }
+    }
 }
 
 /// What devices and resources call.
@@ -143,11 +171,18 @@ fn devices() -> Router<Edge> {
 
 /// Every route of the side where client certificates are asked for: no pages, no sessions, nothing for browsers.
 fn mtls_router(edge: Edge) -> Router {
-    devices().layer(middleware::from_fn_with_state(edge.clone(), only_mtls_host)).with_state(edge)
+    devices()
+        .layer(middleware::from_fn_with_state(edge.clone(), only_mtls_host))
+        .layer(middleware::from_fn(path::only_one_reading))
+        .with_state(edge)
 }
 
 /// Every route of the main side.
 pub fn router(edge: Edge) -> Router {
+    main_router(edge, Router::new())
+}
+
+fn main_router(edge: Edge, api: Router<Edge>) -> Router {
     let pages = Router::new()
         .route("/", get(overview::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
@@ -187,6 +222,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/alerts", get(alerts::list))
         .route("/audit", get(audit::list))
         .route("/events", get(events::stream))
+        .route("/settings/tokens", get(tokens::show).post(tokens::act))
         .route("/settings", get(settings::show))
         .route("/settings/sites", get(settings::sites::list).post(settings::sites::add))
         .route("/settings/sites/{id}", get(settings::sites::show).post(settings::sites::change))
@@ -209,7 +245,12 @@ pub fn router(edge: Edge) -> Router {
         .layer(middleware::from_fn(page_headers))
         .route("/assets/{name}", get(assets::serve))
         .layer(middleware::from_fn_with_state(edge.clone(), only_main_host));
-    devices().merge(pages).layer(middleware::from_fn_with_state(edge.clone(), only_our_host)).with_state(edge)
+    devices()
+        .merge(pages)
+        .merge(api.layer(middleware::from_fn_with_state(edge.clone(), only_main_host)))
+        .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
+        .layer(middleware::from_fn(path::only_one_reading))
+        .with_state(edge)
 }
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.

@@ -192,7 +192,7 @@ pub fn pending_pairing(found: &PairingOfDevice, now: Timestamp) -> PendingPairin
 pub fn problems(error: UseCaseError) -> Result<Vec<String>, Response> {
     match error {
         UseCaseError::Refused(lines) => Ok(lines.into_iter().map(|line| capital(&said(&line))).collect()),
-        UseCaseError::NotAllowed => Ok(vec![capital(&said(&UseCaseError::NotAllowed.to_string()))]),
+        error @ (UseCaseError::NotAllowed | UseCaseError::OnlyPeople) => Ok(vec![capital(&said(&error.to_string()))]),
         UseCaseError::NotFresh => {
             let back: String = url::form_urlencoded::byte_serialize(lang::here().as_bytes()).collect();
             Err(Redirect::to(&format!("/sign-in/again?back={back}")).into_response())

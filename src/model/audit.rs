@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
@@ -138,6 +138,10 @@ events! {
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";
     SignedOutEverywhere "operator.signed_out_everywhere" Info "operator signed out everywhere; what was approved before and not fetched is void";
+    ApiTokenMade "api_token.made" Info "token made for a program";
+    ApiTokenRevoked "api_token.revoked" Info "token of a program revoked";
+    ApiTokenRefused "api_token.refused" Refusal "a wrong, expired or revoked token was shown";
+    SignInsEnded "device.sign_ins_ended" Info "sign-ins of a device ended";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
     SigningKeyRotated "signing_key.rotated" Info "signing key rotated; the former one still verifies for a while";
     SigningKeyReplaced "signing_key.replaced" Alert "signing key replaced in an emergency; what was signed before is void";
@@ -195,7 +199,7 @@ pub struct Context {
 }
 
 /// A record as stored. All strings are plain text; control characters can't get in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Rises by one without gaps.
     pub id: i64,

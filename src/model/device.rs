@@ -8,7 +8,7 @@ use crate::model::text::{TextError, clean};
 use crate::secret::{Bytes32, b64u};
 
 /// registered → active → suspended → retired; what each may become is [`DeviceState::may_become`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceState {
     /// Expected; has no key yet.
@@ -157,7 +157,8 @@ pub struct Successor {
 }
 
 /// What facilities IT knows of a device; all of it shown to approvers beside what the device proves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeviceFacts {
     /// `printer`, `tv`, `console`, or another configured kind.
     pub kind: String,

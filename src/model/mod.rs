@@ -1,5 +1,6 @@
 //! The nouns: data and legal transitions. No I/O, no async, no clock; time is a parameter `now`.
 
+pub mod api_token;
 pub mod audit;
 pub mod change;
 pub mod columns;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
@@ -19,7 +19,7 @@ pub const SESSION_ABSOLUTE: Duration = Duration::from_secs(12 * 60 * 60);
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
 
 /// What a person may do at a site. Each role may also do what stands above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look.

@@ -75,6 +75,11 @@ impl Wire {
         self.client.post(address)
     }
 
+    /// A request of any method to build upon.
+    pub fn request(&self, method: reqwest::Method, address: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, address)
+    }
+
     /// A PUT request to build upon.
     pub fn put(&self, address: &str) -> reqwest::RequestBuilder {
         self.client.put(address)

@@ -22,6 +22,8 @@ pub struct DeviceQuery {
     pub site: Option<String>,
     /// Only this floor.
     pub floor: Option<String>,
+    /// Only those whose id comes after this one.
+    pub after: Option<String>,
     /// Skip so many.
     pub offset: u32,
     /// At most so many.

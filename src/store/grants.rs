@@ -185,6 +185,8 @@ pub trait GrantStore: Send + Sync {
     ) -> Result<Redemption>;
     /// Ends a sign-in whose tokens are out, for a reason that is an event. `false` if there was nothing to end.
     async fn revoke_grant(&self, id: GrantId, event: Event, detail: &str, context: &Context) -> Result<bool>;
+    /// Ends every sign-in of a device: open ones, and those whose tokens are out. How many; without any, nothing is recorded.
+    async fn end_sign_ins_of(&self, device: &DeviceId, context: &Context) -> Result<usize>;
     /// Ends every sign-in whose tokens are out, for a reason that is an event: one record. How many of them could still have been renewed.
     async fn revoke_all_grants(&self, event: Event, context: &Context) -> Result<u64>;
     /// Exchanges the present refresh token for its successor, for this key. `policy` is the kind's as of now.

@@ -4,7 +4,7 @@
 //! 1. It is **one transaction**, durable before it returns. What it answered is never lost, also if the process is killed right after.
 //! 2. It is guarded by the expected state in the same statement that changes it (`WHERE … AND state = …`). Losing a race is an ordinary answer, not an error.
 //! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing`,
-//!    `touch_session`, `set_aside`, `take_aside` and the two for ceremonies write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
+//!    `touch_session`, `touch_api_token`, `set_aside`, `take_aside` and the two for ceremonies write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
 //!    approver, a spent link, a foreign key (`claim_grant`, `use_link`, `revoke_grant`, `redeem_grant`); every other refusal leaves no trace here.
 //! 4. `StoreError` means that nothing was changed. The caller answers 503; it never guesses.
 //!
@@ -13,6 +13,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+mod api_tokens;
 mod approvers;
 mod audit;
 mod bulk;
@@ -29,6 +30,7 @@ mod sessions;
 mod setup;
 pub mod sqlite;
 
+pub use api_tokens::*;
 pub use approvers::*;
 pub use audit::*;
 pub use bulk::*;
@@ -74,6 +76,7 @@ pub trait Store:
     + OverviewStore
     + SetupStore
     + PolicyStore
+    + ApiTokenStore
 {
 }
 impl<
@@ -90,7 +93,8 @@ impl<
         + AuditStore
         + OverviewStore
         + SetupStore
-        + PolicyStore,
+        + PolicyStore
+        + ApiTokenStore,
 > Store for S
 {
 }

@@ -470,6 +470,8 @@ fn help_begins_with_what_to_do() {
       site      Sites: their names, networks and rules
       policy    Kinds, resources and sites as a file: export, import, history
       operator  Add people, make sign-in links
+      token     Make, list and revoke tokens of programs that call the administration API
+      whoami    Who these commands act as
       audit     Read and check the audit log
       tls       The local certificate authority: make it, show it, renew
       keys      List and rotate the keys that sign tokens
@@ -485,6 +487,13 @@ fn help_begins_with_what_to_do() {
           --json           Print JSON
       -h, --help           Print help
       -V, --version        Print version
+
+    Another machine's broker:
+          --server <URL>       A broker on another machine, by its administration API [env:
+                               PAIRGATE_SERVER]
+          --token-file <FILE>  File with the token to show there [env: PAIRGATE_TOKEN, the token itself]
+          --ca <FILE>          PEM file with the authority of its certificate, if that is a private one:
+                               what `pairgate tls ca` prints
 
     Begin with: pairgate demo
     ");

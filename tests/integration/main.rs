@@ -5,6 +5,7 @@
 
 mod account;
 mod acme;
+mod api;
 mod approval;
 mod approvers;
 mod architecture;
@@ -31,6 +32,7 @@ mod pairing;
 mod passkeys;
 mod policy;
 mod private_key_jwt;
+mod remote;
 mod replace;
 mod resource;
 mod rotation;

@@ -11,6 +11,7 @@ use pairgate::simulator::DeviceKey;
 use serde_json::Value;
 
 use crate::support::probe::{CODE, poll_of};
+use crate::support::program::Program;
 use crate::support::{Setup, TestBroker};
 
 const RESOURCE: &str = "https://scan.example";
@@ -134,4 +135,101 @@ async fn a_generator_finds_no_server_error_and_no_undocumented_answer() {
     println!("{text}");
     // It was no empty run: requests that were authenticated came through.
     assert!(test.count("code.issued").await > 1, "{text}");
+}
+
+/// The document of the administration API, as a program gets it.
+async fn api_document(program: &Program) -> Value {
+    program.done("GET", "/openapi.json", None).await
+}
+
+#[tokio::test]
+async fn the_api_document_has_exactly_the_api_s_routes() {
+    let test = TestBroker::with_api().await;
+    let document = api_document(&test.administrator().await).await;
+    assert_eq!(document["servers"][0]["url"], format!("{}/api/v1", test.issuer));
+    let source = std::fs::read_to_string(root().join("src/http/api/mod.rs")).unwrap();
+    let source = source.split("let below = ").nth(1).unwrap().split(".method_not_allowed_fallback").next().unwrap();
+    let mut routes = BTreeSet::new();
+    for route in source.split(".route(").skip(1) {
+        let path = route.split('"').nth(1).unwrap().replace("{id}", "{}");
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if route.split('"').nth(2).unwrap().contains(&format!("{method}(")) {
+                routes.insert((path.clone(), method.to_owned()));
+            }
+        }
+    }
+    assert!(routes.len() >= 25, "{routes:?}");
+    let unnamed = |path: &str| {
+        let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+        segments.collect::<Vec<_>>().join("/")
+    };
+    let documented: BTreeSet<(String, String)> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |method| (unnamed(path), method.clone()))
+        })
+        .collect();
+    assert_eq!(documented, routes);
+}
+
+#[tokio::test]
+async fn real_answers_of_the_api_have_the_documented_members_and_no_others() {
+    let test = TestBroker::with_api().await;
+    let program = test.administrator().await;
+    let document = api_document(&program).await;
+    let mut device = test.paired("lobby-printer-01", "printer").await;
+    test.visitor("dana", Role::Admin).await;
+    device.request_code(None, None).await.unwrap();
+    test.register("lobby-printer-02", "printer").await;
+    test.open_window("lobby-printer-02").await;
+    test.stranger("lobby-printer-02").request_pairing().await.unwrap();
+    for (path, schema) in [
+        ("/devices", "Device"),
+        ("/pairings", "Pairing"),
+        ("/sign-ins", "SignIn"),
+        ("/sites", "Site"),
+        ("/operators", "Operator"),
+        ("/audit", "Record"),
+    ] {
+        let list = program.done("GET", path, None).await;
+        fits(&document, schema, &list["items"][0]);
+    }
+    let paired = program.done("GET", "/devices/lobby-printer-01", None).await;
+    fits(&document, "Device", &paired);
+    fits(&document, "Facts", &paired["facts"]);
+    fits(&document, "Key", &paired["key"]);
+    fits(&document, "Whoami", &program.done("GET", "/whoami", None).await);
+    fits(&document, "Window", &program.done("GET", "/devices/lobby-printer-02/window", None).await);
+    fits(&document, "Problem", &program.get("/nowhere").await.json().unwrap());
+}
+
+/// The generator with a token that may everything, and with one that may only look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generator_finds_no_server_error_and_no_undocumented_answer_of_the_api() {
+    let schemathesis = root().join("tests/openapi/.venv/bin/schemathesis");
+    assert!(schemathesis.exists(), "schemathesis is missing; tests/run installs it");
+    let test = TestBroker::with_api().await;
+    test.paired("lobby-printer-01", "printer").await;
+    for (program, phases, examples) in [
+        (test.administrator().await, "examples,coverage,fuzzing", "8"),
+        (test.program("inventory", "berlin", Role::Viewer).await, "examples,fuzzing", "3"),
+    ] {
+        let mut command = std::process::Command::new(&schemathesis);
+        let folder = tempfile::tempdir().unwrap();
+        command
+            .current_dir(folder.path())
+            .args(["run", &test.url("/api/v1/openapi.json"), "--no-color", "--phases", phases])
+            .args(["--header", &format!("Authorization: Bearer {}", program.token)])
+            .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"])
+            .args(["--checks", "response_headers_conformance,response_schema_conformance,unsupported_method"])
+            .args(["--max-examples", examples, "--seed", "8628", "--continue-on-failure", "--warnings", "off"]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        println!("{text}");
+    }
+    // It was no empty run.
+    assert!(test.count("device.registered").await > 1);
 }

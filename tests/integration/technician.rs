@@ -271,7 +271,7 @@ async fn no_machine_hands_on_what_it_may_not_do_and_nobody_does_without_a_fresh_
     let machine = Caller { actor: Actor::Machine("deploy".into()), ..Caller::command_line() };
     let ids = ["printer-01".to_owned()];
     let outcome = test.broker.make_technician_codes(&machine, &ids).await;
-    assert!(matches!(outcome, Err(UseCaseError::NotAllowed)));
+    assert!(matches!(outcome, Err(UseCaseError::OnlyPeople)));
     let dana = test.visitor("dana", Role::Technician).await;
     test.advance(301);
     let answer = dana.post("/technician/codes?device=printer-01", &[("action", "page")]).await;

@@ -234,3 +234,19 @@ pub async fn the_pinned_key_is_the_current_one(bench: Bench) {
     store.set_device_state(&id("lobby-printer-01"), DeviceState::Retired, &when(2)).await.unwrap();
     assert_eq!(store.pinned_key(&device).await.unwrap(), None, "a retired key is no key");
 }
+
+pub async fn a_list_of_devices_goes_on_after_an_id(bench: Bench) {
+    for name in ["tv-03", "tv-01", "tv-02", "printer-01"] {
+        bench.registered(name).await;
+    }
+    let mut seen = Vec::new();
+    let mut query = DeviceQuery { text: "tv".into(), limit: 2, ..DeviceQuery::default() };
+    loop {
+        let (devices, total) = bench.store.devices(&query, ALL).await.unwrap();
+        assert_eq!(total, 3, "all that match, wherever the page begins");
+        let Some(last) = devices.last() else { break };
+        query.after = Some(last.id.to_string());
+        seen.extend(devices.iter().map(|device| device.id.to_string()));
+    }
+    assert_eq!(seen, ["tv-01", "tv-02", "tv-03"]);
+}

@@ -565,3 +565,22 @@ pub async fn two_live_sign_ins_of_one_key_are_both_ended_a_009(bench: Bench) {
     assert_eq!(rotate(old, "c1", "c2", 36).await, Rotation::Rotated);
     assert!(known < bench.records().await.len());
 }
+
+pub async fn the_sign_ins_of_one_device_are_ended_and_no_others(bench: Bench) {
+    let dana = bench.operator("dana", Role::Approver).await;
+    let (one, other) = (bench.active("lobby-printer-01").await, bench.active("lobby-printer-02").await);
+    let ended = bench.redeemed(&one, "one", dana).await;
+    let kept = bench.redeemed(&other, "other", dana).await;
+    let open = bench.minted(&one, "open").await;
+    let known = bench.records().await.len();
+    assert_eq!(bench.store.end_sign_ins_of(&id("lobby-printer-01"), &when(7)).await.unwrap(), 2);
+    let known = bench.recorded(known, &["device.sign_ins_ended"]).await;
+    for (grant, state) in [(ended, GrantState::Revoked), (open, GrantState::Revoked), (kept, GrantState::Redeemed)] {
+        assert_eq!(bench.store.grant(grant).await.unwrap().unwrap().state, state);
+    }
+    let device = bench.device("lobby-printer-01").await;
+    assert_eq!((device.state, device.pending_grant), (DeviceState::Active, None), "it may ask anew");
+    assert_eq!(bench.store.end_sign_ins_of(&id("lobby-printer-01"), &when(8)).await.unwrap(), 0);
+    assert_eq!(bench.store.end_sign_ins_of(&id("no-such-device"), &when(8)).await.unwrap(), 0);
+    bench.recorded(known, &[]).await;
+}

@@ -26,6 +26,7 @@ use pairgate::store::{
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+mod api_tokens;
 mod approvers;
 mod audit;
 mod bulk;
@@ -316,6 +317,7 @@ macro_rules! contract {
                 devices {
                     an_id_is_given_once_also_when_many_ask_at_once
                     devices_are_found_by_id_row_text_and_state
+                    a_list_of_devices_goes_on_after_an_id
                     states_change_by_the_table_and_each_change_is_recorded
                     of_many_who_suspend_at_once_one_did
                     resuming_gives_back_what_the_device_was
@@ -386,6 +388,7 @@ macro_rules! contract {
                     an_approver_who_lost_the_right_lets_nobody_in_a_047
                     a_redeemed_sign_in_is_revoked_once
                     all_sign_ins_are_ended_by_one_call
+                    the_sign_ins_of_one_device_are_ended_and_no_others
                     a_refresh_token_is_exchanged_once_and_its_retry_within_seconds
                     of_many_refreshes_at_once_one_rotates
                     an_old_refresh_token_ends_the_sign_in
@@ -419,6 +422,11 @@ macro_rules! contract {
                     of_many_who_disable_at_once_one_did
                     guesses_count_for_ten_minutes_and_nothing_resets_them_a_039
                     guesses_at_once_are_all_counted
+                }
+                api_tokens {
+                    a_tokens_name_is_given_once_also_when_many_ask_at_once
+                    tokens_are_found_by_their_hash_until_they_end
+                    of_many_who_revoke_a_token_at_once_one_did
                 }
                 people {
                     somebody_new_is_added_once_and_takes_nobodys_name_a_048

@@ -52,6 +52,7 @@ pub static LANGUAGES: LazyLock<[Language; 2]> = LazyLock::new(|| {
                 include_str!("de/settings.po"),
                 include_str!("de/setup.po"),
                 include_str!("de/sign_ins.po"),
+                include_str!("de/tokens.po"),
             ]),
         },
     ]

@@ -234,8 +234,8 @@ impl DeviceStore for SqliteStore {
         self.read(|connection| {
             let rows = all(
                 connection,
-                &format!("SELECT {DEVICE} FROM devices d WHERE {FILTER} ORDER BY d.id LIMIT ?7 OFFSET ?8"),
-                params![text, state, kind, site, floor, reach, query.limit.clamp(1, 100_000), query.offset],
+                &format!("SELECT {DEVICE} FROM devices d WHERE {FILTER} AND (?9 IS NULL OR d.id > ?9) ORDER BY d.id LIMIT ?7 OFFSET ?8"),
+                params![text, state, kind, site, floor, reach, query.limit.clamp(1, 100_000), query.offset, query.after],
                 |row| device(row, 0),
             )?;
             let total = first(

@@ -491,6 +491,25 @@ impl GrantStore for SqliteStore {
         .await
     }
 
+    async fn end_sign_ins_of(&self, id: &DeviceId, context: &Context) -> Result<usize> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| {
+            let Some(device) = super::devices::by_id(connection, id.as_str())? else { return Ok(0) };
+            let ended = super::devices::revoke_grants(connection, device.row)?;
+            if ended > 0 {
+                append(
+                    connection,
+                    Event::SignInsEnded,
+                    Some(id.as_str()),
+                    &format!("{ended} sign-in(s) ended"),
+                    &context,
+                )?;
+            }
+            Ok(ended)
+        })
+        .await
+    }
+
     async fn revoke_all_grants(&self, event: Event, context: &Context) -> Result<u64> {
         let context = context.clone();
         self.write(move |connection| revoke_all(connection, event, &context)).await

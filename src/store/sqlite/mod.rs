@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 use crate::model::operator::Reach;
 use crate::store::{Result, StoreError};
 
+mod api_tokens;
 mod approvers;
 mod audit;
 mod bulk;

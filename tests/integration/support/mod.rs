@@ -39,6 +39,7 @@ pub mod marked;
 pub mod openid;
 pub mod pebble;
 pub mod probe;
+pub mod program;
 pub mod visitor;
 
 /// When every test begins.
@@ -60,6 +61,8 @@ pub struct Setup {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub attestation_roots: Roots,
     pub signing_algorithms: BTreeSet<SigningAlgorithm>,
+    /// The administration API beside the pages.
+    pub has_api: bool,
     /// May the first run write an address?
     pub has_address_file: bool,
     pub sso: Option<pairgate::config::Sso>,
@@ -80,6 +83,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             attestation_roots: Roots::default(),
             signing_algorithms: BTreeSet::from([SigningAlgorithm::Es256]),
+            has_api: false,
             has_address_file: false,
             sso: None,
         }
@@ -173,7 +177,7 @@ impl TestBroker {
         let (stop, stopping) = watch::channel(false);
         let edge =
             Edge::new(Arc::clone(&broker), setup.trusted_proxies.clone(), setup.client_cert_header, stopping.clone());
-        let sides = Sides::new(&edge);
+        let sides = if setup.has_api { Sides::with_api(&edge) } else { Sides::new(&edge) };
         let (mut door, mut wire) = (Door::Plain, Wire::new().unwrap());
         let mut serving = Vec::new();
         if setup.has_tls {

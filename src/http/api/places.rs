@@ -1,0 +1,151 @@
+//! `/api/v1/sites…`, `/api/v1/operators` and `/api/v1/audit`. People are only listed: a program neither adds nor changes them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::broker::{Caller, UseCaseError};
+use crate::http::Edge;
+use crate::http::api::devices::{Minutes, close_window_of, open_window_of, window_of};
+use crate::http::api::shapes::{Listed, OperatorShape, SiteShape};
+use crate::http::api::{ApiBody, ApiPath, ApiQuery, Program, answer, failed, problem, rows};
+use crate::id::DeviceId;
+use crate::model::site::Site;
+use crate::store::{AuditQuery, WindowSubject};
+
+/// `GET /sites`: those that the token knows of, by id.
+pub async fn list(State(edge): State<Edge>, Program(caller): Program) -> Response {
+    let found = edge.broker().sites(&caller).await.map_err(UseCaseError::Store);
+    answer(found, |sites| Listed::whole(sites.iter().map(SiteShape::from)))
+}
+
+/// `GET /sites/{id}`.
+pub async fn show(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
+    answer(edge.broker().site_for(&caller, &id).await, |site| SiteShape::from(&site))
+}
+
+/// A site to add.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSite {
+    id: String,
+    name: String,
+    #[serde(default)]
+    networks: Vec<IpNet>,
+    #[serde(default)]
+    two_persons: bool,
+    #[serde(default)]
+    quiet_hours: String,
+}
+
+/// `POST /sites`.
+pub async fn add(State(edge): State<Edge>, Program(caller): Program, ApiBody(new): ApiBody<NewSite>) -> Response {
+    let NewSite { id, name, networks, two_persons, quiet_hours } = new;
+    let site = Site { id, name, networks, two_persons, quiet_hours };
+    match edge.broker().add_site(&caller, site.clone()).await {
+        Ok(()) => (StatusCode::CREATED, Json(SiteShape::from(&site))).into_response(),
+        Err(error) => failed(error),
+    }
+}
+
+/// What changes of a site; what is left out stays. Whether two persons must approve is policy, and so no program's to change.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteChange {
+    name: Option<String>,
+    networks: Option<Vec<IpNet>>,
+    two_persons: Option<bool>,
+    quiet_hours: Option<String>,
+}
+
+/// `PATCH /sites/{id}`.
+pub async fn change(
+    State(edge): State<Edge>,
+    Program(caller): Program,
+    ApiPath(id): ApiPath,
+    ApiBody(change): ApiBody<SiteChange>,
+) -> Response {
+    let former = match edge.broker().site_for(&caller, &id).await {
+        Ok(site) => site,
+        Err(error) => return failed(error),
+    };
+    let site = Site {
+        name: change.name.unwrap_or(former.name),
+        networks: change.networks.unwrap_or(former.networks),
+        two_persons: change.two_persons.unwrap_or(former.two_persons),
+        quiet_hours: change.quiet_hours.unwrap_or(former.quiet_hours),
+        id: former.id,
+    };
+    match edge.broker().set_site(&caller, site).await {
+        Ok(()) => show(State(edge), Program(caller), ApiPath(id)).await,
+        Err(error) => failed(error),
+    }
+}
+
+/// `GET /sites/{id}/window`.
+pub async fn window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
+    window_of(&edge, &caller, &WindowSubject::Site(id)).await
+}
+
+/// `PUT /sites/{id}/window`: opens pairing for all registered devices of the site.
+pub async fn open_window(
+    State(edge): State<Edge>,
+    Program(caller): Program,
+    ApiPath(id): ApiPath,
+    ApiBody(minutes): ApiBody<Minutes>,
+) -> Response {
+    open_window_of(&edge, &caller, &WindowSubject::Site(id), &minutes).await
+}
+
+/// `DELETE /sites/{id}/window`.
+pub async fn close_window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
+    close_window_of(&edge, &caller, &WindowSubject::Site(id)).await
+}
+
+/// `GET /operators`.
+pub async fn operators(State(edge): State<Edge>, Program(caller): Program) -> Response {
+    answer(edge.broker().people(&caller).await, |people| Listed::whole(people.iter().map(OperatorShape::from)))
+}
+
+/// Which records.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Records {
+    before: Option<i64>,
+    after: Option<i64>,
+    device: Option<String>,
+    #[serde(default)]
+    refusals: bool,
+    limit: Option<u32>,
+}
+
+/// `GET /audit`: newest first, or with `after` oldest first from there on.
+pub async fn audit(
+    State(edge): State<Edge>,
+    Program(caller): Program,
+    ApiQuery(wanted): ApiQuery<Records>,
+) -> Response {
+    let limit = match rows(wanted.limit) {
+        Ok(limit) => limit,
+        Err(response) => return response,
+    };
+    let device = match wanted.device.as_deref().map(DeviceId::new).transpose() {
+        Ok(device) => device,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, vec![format!("device: {error}.")]),
+    };
+    let Records { before, after, refusals, .. } = wanted;
+    records(&edge, &caller, &AuditQuery { before, after, device, refusals, limit, ..AuditQuery::default() }).await
+}
+
+/// Records. `next` is the number from which to go on in the same direction, if the page is full.
+pub async fn records(edge: &Edge, caller: &Caller, query: &AuditQuery) -> Response {
+    let found = edge.broker().audit(caller, query).await.map_err(UseCaseError::Store);
+    answer(found, |items| {
+        let is_full = items.len() >= usize::try_from(query.limit).unwrap_or(usize::MAX);
+        let next = items.last().filter(|_| is_full).map(|last| last.id.to_string());
+        Listed { items, next, total: None }
+    })
+}
