@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::broker::Caller;
 use crate::broker::approvers::Approvers;
+use crate::broker::{Broker, Caller};
 use crate::cli::field::{self, FieldCommand};
 use crate::cli::serve::broker_beside;
 use crate::cli::{device_file, output};
@@ -202,19 +202,6 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             id
         }
         DeviceCommand::Import(args) => return device_file::import(args, &broker, json).await,
-        DeviceCommand::Export(args) => {
-            if json && !args.is_csv() {
-                let (devices, _) = broker.devices(&caller, &args.query()).await?;
-                output::json(&devices.iter().map(DeviceShape::from).collect::<Vec<_>>())?;
-            } else {
-                output::line(broker.export_devices(&caller, &args.query()).await?.trim_end())?;
-            }
-            return Ok(ExitCode::SUCCESS);
-        }
-        DeviceCommand::Template => {
-            output::line(broker.import_template().trim_end())?;
-            return Ok(ExitCode::SUCCESS);
-        }
         DeviceCommand::Change(args) => {
             let id = args.id.clone();
             let facts = broker.device(&caller, &id).await?.facts;
@@ -241,16 +228,16 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
             approvers(&broker.approvers(&caller, &id).await?, json)?;
             return Ok(ExitCode::SUCCESS);
         }
+        DeviceCommand::Export(args) => return export(args, &broker, &caller, json).await,
+        DeviceCommand::Template => {
+            output::line(broker.import_template().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         DeviceCommand::List { text, state, limit } => {
             let state = state.as_deref().map(parse_state).transpose()?;
-            let (devices, total) = broker
-                .devices(
-                    &caller,
-                    &DeviceQuery { text: text.unwrap_or_default(), state, limit, ..DeviceQuery::default() },
-                )
-                .await?;
-            let devices: Vec<_> = devices.iter().map(DeviceShape::from).collect();
-            list(&devices, total, json)?;
+            let query = DeviceQuery { text: text.unwrap_or_default(), state, limit, ..DeviceQuery::default() };
+            let (devices, total) = broker.devices(&caller, &query).await?;
+            list(&devices.iter().map(DeviceShape::from).collect::<Vec<_>>(), total, json)?;
             return Ok(ExitCode::SUCCESS);
         }
         DeviceCommand::Show { id } => {
@@ -263,6 +250,21 @@ pub async fn run(command: DeviceCommand, config: &Config, json: bool) -> anyhow:
         }
     };
     say_changed(&DeviceShape::from(&broker.device(&caller, &changed).await?), json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn export(
+    args: device_file::ExportArgs,
+    broker: &Broker,
+    caller: &Caller,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if json && !args.is_csv() {
+        let (devices, _) = broker.devices(caller, &args.query()).await?;
+        output::json(&devices.iter().map(DeviceShape::from).collect::<Vec<_>>())?;
+    } else {
+        output::line(broker.export_devices(caller, &args.query()).await?.trim_end())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

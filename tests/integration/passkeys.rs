@@ -68,6 +68,11 @@ fn signed_in(visitor: &Visitor, answer: &RawAnswer) -> Visitor {
     Visitor { cookie: set_cookie(answer, "__Host-pairgate").expect("a session"), ..visitor.clone() }
 }
 
+/// What a row of a table changes of an honest answer.
+type Twist = Box<dyn Fn(&mut Says)>;
+/// The same, where it needs nothing from around it.
+type PlainTwist = fn(&mut Says);
+
 #[tokio::test]
 async fn a_passkey_is_added_and_signs_in_without_a_name() {
     let test = TestBroker::at_localhost().await;
@@ -111,7 +116,7 @@ async fn an_answer_that_does_not_fit_signs_nobody_in_a_055() {
     let stranger = test.passer_by();
     let port = test.issuer.rsplit_once(':').unwrap().1.to_owned();
     let handle = other.handle.clone();
-    let rows: Vec<(&str, Box<dyn Fn(&mut Says)>)> = vec![
+    let rows: Vec<(&str, Twist)> = vec![
         ("a page elsewhere", Box::new(|says| says.origin = "https://localhost.evil.example".into())),
         ("another port of this machine", Box::new(|says| says.origin = "http://localhost:1".into())),
         ("another scheme", Box::new(move |says| says.origin = format!("https://localhost:{port}"))),
@@ -160,7 +165,7 @@ async fn an_answer_that_does_not_fit_signs_nobody_in_a_055() {
 async fn an_answer_that_does_not_fit_is_not_added_a_055() {
     let test = TestBroker::at_localhost().await;
     let dana = test.visitor("dana", Role::Admin).await;
-    let rows: Vec<(&str, fn(&mut Says))> = vec![
+    let rows: Vec<(&str, PlainTwist)> = vec![
         ("a page elsewhere", |says| says.origin = "https://evil.example".into()),
         ("for another address", |says| says.rp_id = "evil.example".into()),
         ("nobody checked who it is", |says| says.flags = PRESENT),
