@@ -49,10 +49,10 @@ impl FromRequest<Edge> for FileForm {
         let body = match tokio::time::timeout(TIMEOUT, axum::body::to_bytes(body, MAX_FORM)).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) => {
-                let what = "The form is larger than 540672 bytes, or broke off. A policy has at most 262144.";
+                let what = t("The form is larger than 540672 bytes, or broke off. A policy has at most 262144.");
                 return Err((StatusCode::PAYLOAD_TOO_LARGE, what).into_response());
             }
-            Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "The form did not arrive in time.").into_response()),
+            Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, t("The form did not arrive in time.")).into_response()),
         };
         let request = Request::from_parts(parts, Body::from(body));
         let mut form = Multipart::from_request(request, edge).await.map_err(|_| refused_form())?;
