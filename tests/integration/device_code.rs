@@ -416,6 +416,7 @@ async fn an_approved_code_of_a_device_that_was_suspended_since_is_dead_a_037() {
 async fn an_approver_who_was_disabled_since_has_approved_nothing_a_037_a_047_d_02() {
     let mut bench = Bench::new().await;
     bench.approve().await;
+    bench.test.broker.add_operator(&Caller::command_line(), "root", Role::Admin).await.unwrap();
     bench.test.broker.disable_operator(&Caller::command_line(), "ida").await.unwrap();
     let mark = bench.test.mark().await;
     is_error(&bench.poll().await, 400, "access_denied", "disabled");

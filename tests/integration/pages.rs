@@ -483,6 +483,7 @@ async fn signing_out_and_disabling_end_sessions_at_once() {
     assert!(!is_in(&here).await, "the cookie is worth nothing, even if kept");
     assert!(is_in(&there).await, "other sessions go on");
     let link = test.link("dana").await;
+    test.broker.add_operator(&Caller::command_line(), "root", Role::Admin).await.unwrap();
     test.broker.disable_operator(&Caller::command_line(), "dana").await.unwrap();
     assert!(!is_in(&there).await, "disabled: out at once");
     assert_eq!(test.passer_by().sign_in(&link).await.status, 403, "and no link of before lets in");

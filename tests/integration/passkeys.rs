@@ -348,6 +348,7 @@ async fn a_disabled_person_is_out_at_once_and_stays_out() {
     let (within, options) = begin(&test.passer_by(), SIGN_IN, &json!({})).await;
     let credential = key.get(&key.honest(&test.issuer, &options));
     assert_eq!(dana.get("/account").await.status, 200);
+    test.broker.add_operator(&Caller::command_line(), "root", Role::Admin).await.unwrap();
     test.broker.disable_operator(&Caller::command_line(), "dana").await.unwrap();
     for path in ["/", "/account", "/devices", "/sign-in/again"] {
         assert_eq!(dana.get(path).await.header("location"), Some("/sign-in"), "{path}");

@@ -2,7 +2,7 @@
 
 use pairgate::broker::Caller;
 use pairgate::model::operator::{Rights, Role};
-use pairgate::simulator::RawAnswer;
+use pairgate::simulator::{PageOperator, RawAnswer, TokenAnswer};
 use serde_json::{Value, json};
 
 use crate::support::openid::{Rogue, Says, SignedBy, challenge, settings};
@@ -368,6 +368,21 @@ async fn groups_are_roles_and_a_lost_group_is_a_lost_role_a_047() {
     let refused = sign_in(json!(["it"])).await;
     assert!(is_refused(&refused) && refused.body.contains("disabled"), "{}", refused.body);
     assert_eq!(rights().await, Rights::at("default", Role::Viewer), "and gets nothing");
+}
+
+#[tokio::test]
+async fn what_a_person_approved_is_void_once_the_group_is_lost_a_047() {
+    let bench = Bench::new().await;
+    let test = &bench.test;
+    assert!(session(&bench.sign_in(|_| {}).await).is_some());
+    let dana = PageOperator::new(&test.issuer, test.wire.clone()).unwrap();
+    dana.sign_in(&test.broker.operator_link(&Caller::command_line(), "dana").await.unwrap()).await.unwrap();
+    let mut device = test.paired("lobby-printer-01", "printer").await;
+    let code = device.request_code(None, None).await.unwrap();
+    test.approve(&dana, &mut device, &code.verification_uri_complete).await;
+    assert!(is_refused(&bench.sign_in(|says| says.claims["groups"] = json!([])).await));
+    assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Denied));
+    assert_eq!(test.count("token.issued").await, 0);
 }
 
 #[tokio::test]

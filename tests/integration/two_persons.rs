@@ -175,6 +175,7 @@ async fn a_first_approver_who_left_counts_for_nothing_a_047_a_079() {
     let test = TestBroker::start().await;
     test.set_two_persons(true).await;
     let sam = test.visitor("sam", Role::Approver).await;
+    test.broker.add_operator(&Caller::command_line(), "root", Role::Admin).await.unwrap();
     for (person, is_before) in [("dana", true), ("emil", false)] {
         let visitor = test.visitor(person, Role::Admin).await;
         let mut device = test.paired_by(person, &format!("printer-of-{person}")).await;

@@ -179,6 +179,7 @@ pub async fn of_two_approvers_at_once_one_is_first_and_nobody_is_in_a_079(bench:
 }
 
 pub async fn a_first_approver_who_lost_the_right_counts_for_nothing_a_047(bench: Bench) {
+    bench.operator("root", Role::Admin).await;
     let dana = bench.operator("dana", Role::Admin).await;
     let sam = bench.operator("sam", Role::Approver).await;
     // Before the second approves: without a role, off the list, disabled.
