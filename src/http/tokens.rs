@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use crate::broker::UseCaseError;
 use crate::http::Edge;
 use crate::http::extract::{PageForm, SignedIn};
-use crate::http::lang::{filters, said, t, tf};
+use crate::http::lang::{filters, t, tf};
 use crate::http::present::{chrome, page, problems, refused_form, when, who};
 use crate::http::views::{Chrome, When};
 use crate::model::api_token::ApiToken;
@@ -117,7 +117,7 @@ async fn render(
         sites: sites.into_iter().map(|site| (site.id, site.name)).collect(),
         roles: Role::ALL.into_iter().map(|role| (role.as_str(), role_words(role))).collect(),
         form,
-        errors: errors.iter().map(|line| said(line)).collect(),
+        errors,
     };
     page(status, &tokens)
 }
@@ -125,7 +125,6 @@ async fn render(
 fn not_shown(error: UseCaseError) -> Response {
     match problems(error) {
         Ok(lines) => {
-            let lines = lines.iter().map(|line| said(line)).collect();
             let (heading, back) = (t("Not allowed"), t("Overview"));
             crate::http::present::message(StatusCode::FORBIDDEN, &heading, lines, Some(("/", &back)))
         }

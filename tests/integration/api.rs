@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use pairgate::broker::pairing::Confirm;
+use pairgate::broker::policy::PolicyChange;
 use pairgate::broker::signing::KeyRotation;
-use pairgate::broker::{Caller, UseCaseError};
+use pairgate::broker::{Broker, Caller, UseCaseError};
+use pairgate::config::setup::{Address, Way};
 use pairgate::id::GrantId;
 use pairgate::model::audit::Actor;
-use pairgate::model::device::DeviceFacts;
+use pairgate::model::device::{DeviceFacts, Successor};
 use pairgate::model::operator::{EVERYWHERE, Rights, Role};
 use pairgate::model::site::Site;
 use pairgate::simulator::{PairingStatus, RawAnswer};
@@ -49,7 +51,7 @@ fn asked(site: &str, id: &str) -> Vec<(&'static str, String, Option<Value>, Role
         ("PUT", format!("/sites/{site}/window"), Some(json!({})), Technician),
         ("DELETE", format!("/sites/{site}/window"), None, Technician),
         ("POST", format!("/devices/{id}/end-sign-ins"), None, Admin),
-        ("POST", format!("/devices/{id}/suspend"), None, Admin),
+        ("POST", format!("/devices/{id}/suspend"), None, Technician),
         ("POST", format!("/devices/{id}/resume"), None, Admin),
         ("PATCH", format!("/sites/{site}"), Some(json!({"name": "HQ"})), Admin),
         ("POST", format!("/devices/{id}/retire"), Some(json!({"confirm": id})), Admin),
@@ -60,6 +62,9 @@ fn asked(site: &str, id: &str) -> Vec<(&'static str, String, Option<Value>, Role
 async fn every_route_takes_its_role_and_knows_nothing_of_other_sites_a_080() {
     for role in Role::ALL {
         let test = with_two_sites().await;
+        for (name, site) in [("mia", "berlin"), ("noor", "paris")] {
+            test.broker.add_person_at(&Caller::command_line(), name, site, Role::Viewer).await.unwrap();
+        }
         let program = test.program("inventory", "berlin", role).await;
         for (method, path, body, needed) in asked("berlin", "berlin-tv") {
             let mark = test.mark().await;
@@ -84,12 +89,8 @@ async fn every_route_takes_its_role_and_knows_nothing_of_other_sites_a_080() {
                 .await;
             assert_eq!(problem(&answer, 404, &what), nowhere(&there), "{what}");
         }
-        // Adding a site, and seeing who there is, takes an administrator of all.
-        for (method, path, body) in
-            [("POST", "/sites", Some(json!({"id": "rome", "name": "Rome"}))), ("GET", "/operators", None)]
-        {
-            problem(&program.ask(method, path, body).await, 403, path);
-        }
+        // Adding a site takes an administrator of all.
+        problem(&program.ask("POST", "/sites", Some(json!({"id": "rome", "name": "Rome"}))).await, 403, "a site");
         test.untouched(&mark, &[], "another site's").await;
         let listed = |list: Value, member: &str| -> Vec<String> {
             list["items"]
@@ -99,6 +100,12 @@ async fn every_route_takes_its_role_and_knows_nothing_of_other_sites_a_080() {
                 .map(|item| item[member].as_str().unwrap_or_default().into())
                 .collect()
         };
+        // Whoever administers a site sees the people of that site.
+        if role == Role::Admin {
+            assert_eq!(listed(program.done("GET", "/operators", None).await, "name"), ["mia"]);
+        } else {
+            problem(&program.get("/operators").await, 403, "people");
+        }
         assert_eq!(listed(program.done("GET", "/sites", None).await, "id"), ["berlin"]);
         let devices = listed(program.done("GET", "/devices?state=registered", None).await, "id");
         assert!(devices.iter().all(|id| id.starts_with("berlin")), "{devices:?}");
@@ -161,6 +168,37 @@ fn is_for_people<T: std::fmt::Debug>(outcome: Result<T, UseCaseError>, what: &st
     assert!(matches!(outcome, Err(UseCaseError::OnlyPeople)), "{what}: {outcome:?}");
 }
 
+async fn no_policy_a_085(broker: &Broker, caller: &Caller, change: &PolicyChange) {
+    is_for_people(broker.propose_policy(caller, "").await, "proposing a text");
+    is_for_people(broker.propose_kind(caller, "printer", None).await, "proposing a kind");
+    is_for_people(broker.propose_resource(caller, "https://files.example", None).await, "proposing a resource");
+    is_for_people(broker.propose_two_persons(caller, false).await, "the switch for two persons");
+    is_for_people(broker.propose_version(caller, 1).await, "proposing a version");
+    is_for_people(broker.apply_policy(caller, change, 0).await, "applying a policy");
+    is_for_people(broker.confirm_policy(caller, 1).await, "confirming a policy");
+    is_for_people(broker.withdraw_policy(caller, 1).await, "withdrawing a policy");
+}
+
+async fn no_administration_a_085(broker: &Broker, caller: &Caller) {
+    let (free, paired) = ("lobby-tv-02", "lobby-tv-01");
+    is_for_people(broker.make_technician_codes(caller, &[free.into()]).await, "codes for technicians");
+    is_for_people(broker.make_technician_codes_at(caller, "default", None).await, "codes for a site");
+    is_for_people(broker.add_person_at(caller, "mallory", "default", Role::Approver).await, "a person at a site");
+    is_for_people(broker.enable_operator(caller, "dana").await, "enabling");
+    is_for_people(broker.remove_passkeys(caller, "dana").await, "passkeys of others");
+    is_for_people(broker.end_sessions(caller, "dana").await, "sessions of others");
+    is_for_people(broker.add_approver(caller, paired, "dana").await, "who may approve");
+    is_for_people(broker.remove_approver(caller, paired, "dana").await, "who may not approve any more");
+    is_for_people(broker.accept_risk(caller, "nothing that would matter", "Dana Novak, IT").await, "accepting a risk");
+    let address = Address { host: String::new(), port: 8628, way: Way::ThisMachine };
+    is_for_people(broker.choose_address(caller, &address).await, "the address");
+    is_for_people(broker.finish_setup(caller).await, "ending the first run");
+    is_for_people(broker.confirm_kinds(caller).await, "having looked at the kinds");
+    is_for_people(broker.resume_stolen(caller, paired, paired).await, "letting a stolen device on");
+    is_for_people(broker.replace_device(caller, paired, Successor::default()).await, "another box");
+    is_for_people(broker.announce_key(caller, free, None).await, "which key a maker announced");
+}
+
 /// Not by a route only: the broker itself refuses, whatever an edge would pass on.
 #[tokio::test]
 async fn no_program_decides_what_a_person_must_whatever_its_role_a_085() {
@@ -184,6 +222,7 @@ async fn no_program_decides_what_a_person_must_whatever_its_role_a_085() {
         ..real.clone()
     };
     let broker = &test.broker;
+    let change = broker.propose_two_persons(&Caller::command_line(), true).await.unwrap();
     for caller in [&real, &forged] {
         assert_eq!(caller.actor, Actor::Machine("helpdesk".into()));
         let mark = test.mark().await;
@@ -211,6 +250,12 @@ async fn no_program_decides_what_a_person_must_whatever_its_role_a_085() {
         is_for_people(broker.end_all_sign_ins(caller).await, "ending all sign-ins");
         let relaxed = Site { two_persons: true, ..Site::plain("berlin", "berlin") };
         is_for_people(broker.set_site(caller, relaxed).await, "whether two persons must approve");
+        no_policy_a_085(broker, caller, &change).await;
+        no_administration_a_085(broker, caller).await;
+        is_for_people(broker.confirm_announced(caller, "default").await, "all that makers announced");
+        is_for_people(broker.confirm_pairing(caller, pairing, &Confirm::Manifest).await, "announced");
+        is_for_people(broker.undo_approval(caller, grant).await, "undoing an approval");
+        is_for_people(broker.own_approval(caller, grant).await, "looking at what can be undone");
         test.untouched(&mark, &[], "nothing happened").await;
     }
     // It waits as before, and a person can still do it.

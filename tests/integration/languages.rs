@@ -131,7 +131,10 @@ fn words() -> Vec<(&'static str, String)> {
     words.extend(DeviceState::ALL.iter().map(|state| ("a state", state.as_str().to_owned())));
     words.extend(KeyAssurance::ALL.iter().map(|assurance| ("how a key is kept", assurance.words().to_owned())));
     words.extend(PairingRefusal::ALL.iter().map(|refusal| ("a refusal", refusal.words().to_owned())));
-    words.extend([UseCaseError::NotAllowed, UseCaseError::NotFresh].map(|error| ("a refusal", error.to_string())));
+    words.extend(
+        [UseCaseError::NotAllowed, UseCaseError::NotFresh, UseCaseError::OnlyPeople]
+            .map(|error| ("a refusal", error.to_string())),
+    );
     for kind in Kind::built_in() {
         words.push(("a kind", kind.label));
         words.extend(kind.scopes.into_iter().map(|(_, does)| ("a scope", does)));

@@ -267,7 +267,7 @@ async fn with_two_persons_the_proposer_can_not_confirm_and_the_second_must_be_fr
 
     assert!(lines(broker.confirm_policy(&dana, 2).await).contains("proposed this change yourself"));
     let machine = Caller { actor: Actor::Machine("deploy".into()), operator: None, proved_at: None, ..mia.clone() };
-    assert!(matches!(broker.confirm_policy(&machine, 2).await, Err(UseCaseError::NotAllowed)), "A-085");
+    assert!(matches!(broker.confirm_policy(&machine, 2).await, Err(UseCaseError::OnlyPeople)), "A-085");
     test.advance(301);
     assert!(matches!(broker.confirm_policy(&mia, 2).await, Err(UseCaseError::NotFresh)));
     let mia = admin(&test, "mia");
