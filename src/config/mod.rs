@@ -278,6 +278,7 @@ impl Config {
     /// Rules between settings.
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
+        self.check_api()?;
         let trusts =
             Trusts { makers: !self.attestation_roots.is_empty(), authorities: !self.client.authorities.is_empty() };
         let described = Described::built_in().with(&self.policy)?.checked(trusts)?;

@@ -141,11 +141,11 @@ fn gone(cookie: &str) -> String {
 fn not_done(error: &UseCaseError) -> Response {
     match error {
         UseCaseError::Refused(lines) => {
-            let lines: Vec<String> = lines.iter().map(|line| said(&capital(line))).collect();
+            let lines: Vec<String> = lines.iter().map(|line| capital(&said(line))).collect();
             refused(StatusCode::FORBIDDEN, lines.join(" "))
         }
         UseCaseError::NotFresh => {
-            let body = json!({ "error": said(&capital(&error.to_string())), "to": "/sign-in/again?back=/account" });
+            let body = json!({ "error": capital(&said(&error.to_string())), "to": "/sign-in/again?back=/account" });
             (StatusCode::FORBIDDEN, Json(body)).into_response()
         }
         _ => {

@@ -83,6 +83,8 @@ fn apply(connection: &Connection, wanted: &ChangeOf, context: &Context) -> rusql
         DeviceChange::Resume if matches!(device.state, DeviceState::Active | DeviceState::Registered) => {
             Ok(Changed::Nothing)
         }
+        // A stolen one is let on by its id, typed, one at a time.
+        DeviceChange::Resume if device.stolen_at.is_some() => Ok(Changed::Refused(device.state)),
         DeviceChange::Resume => to_state(DeviceState::Active, Some(DeviceChange::Suspend)),
         DeviceChange::Retire => to_state(DeviceState::Retired, None),
         DeviceChange::OpenWindow(closes_at) => open_window(connection, &device, *closes_at, context),
