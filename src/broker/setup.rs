@@ -78,7 +78,7 @@ impl Broker {
         let is_first_named = sites.iter().any(|site| site.id != DEFAULT_SITE || site.name != "Main site");
         Ok(Setup {
             address: self.address_file.as_ref().is_none_or(AddressFile::is_decided),
-            person: false,
+            person: self.has_own_way_in(caller).await?,
             site: is_first_named,
             kinds: self.store.setting(KINDS_SEEN).await?.is_some(),
             devices: counts.registered + counts.active + counts.suspended,
@@ -88,12 +88,23 @@ impl Broker {
         })
     }
 
-    /// Is this the first run? Whoever signs in then is led through it.
+    /// Can this person sign in without a one-time link?
+    async fn has_own_way_in(&self, caller: &Caller) -> Result<bool, StoreError> {
+        let Some(operator) = caller.operator else { return Ok(false) };
+        if !self.store.passkeys_of(operator).await?.is_empty() {
+            return Ok(true);
+        }
+        let people = self.store.people(self.now()).await?;
+        Ok(people.iter().any(|person| person.operator.id == operator && person.has_sso))
+    }
+
+    /// Is this the first run? Whoever signs in then is led through it. Only where an address may be chosen: else there is nothing to begin with.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn is_first_run(&self, caller: &Caller) -> Result<bool, StoreError> {
-        if caller.must_everywhere(Role::may_administer).is_err() || self.store.setting(FINISHED).await?.is_some() {
+        let may_begin = self.address_file.is_some() && caller.must_everywhere(Role::may_administer).is_ok();
+        if !may_begin || self.store.setting(FINISHED).await?.is_some() {
             return Ok(false);
         }
         let any = self.store.devices(&DeviceQuery { limit: 1, ..DeviceQuery::default() }, &caller.reach()).await?;

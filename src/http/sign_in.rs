@@ -74,14 +74,23 @@ pub async fn sign_in(
     let (Ok(form), true) = (form, is_form(&headers)) else { return refused_form() };
     match edge.broker().sign_in(form.get("token").unwrap_or_default(), &browser).await {
         Ok(Some(id)) => {
-            let to = cookie(&headers, RETURN_COOKIE).filter(|path| is_return_path(path)).unwrap_or("/");
-            let mut response = Redirect::to(to).into_response();
+            let back = cookie(&headers, RETURN_COOKIE).filter(|path| is_return_path(path));
+            let to = if is_first_run(&edge, &id).await { "/setup" } else { "/" };
+            let mut response = Redirect::to(back.unwrap_or(to)).into_response();
             set_cookie(&mut response, &session_cookie(&id));
             set_cookie(&mut response, &format!("{RETURN_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
             response
         }
         Ok(None) => render(SignInPage { problem: Some(spent()), ..blank(&edge) }),
         Err(error) => unavailable(&error),
+    }
+}
+
+/// Nobody has set anything up yet, and this person may. If that can't be found out, the overview will do.
+async fn is_first_run(edge: &Edge, id: &str) -> bool {
+    match edge.broker().session(id).await {
+        Ok(Some(session)) => edge.broker().is_first_run(&session.caller(None)).await.unwrap_or(false),
+        _ => false,
     }
 }
 

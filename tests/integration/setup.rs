@@ -32,6 +32,24 @@ async fn steps_are_done_when_their_outcome_is_there() {
 }
 
 #[tokio::test]
+async fn the_first_link_leads_to_the_first_run_and_later_ones_to_the_overview() {
+    let test = TestBroker::with(Setup { has_address_file: true, ..Setup::default() }).await;
+    let landing = |name: &'static str, role| {
+        let test = &test;
+        async move {
+            test.broker.add_operator(&Caller::command_line(), name, role).await.unwrap();
+            let link = test.link(name).await;
+            let answer = test.passer_by().sign_in(&link).await;
+            answer.header("location").unwrap_or_default().to_owned()
+        }
+    };
+    assert_eq!(landing("dana", Role::Admin).await, "/setup");
+    assert_eq!(landing("vera", Role::Approver).await, "/", "whoever can't set anything up is not sent there");
+    test.register("lobby-printer-01", "printer").await;
+    assert_eq!(landing("emil", Role::Admin).await, "/");
+}
+
+#[tokio::test]
 async fn a_wrong_answer_is_told_and_nothing_typed_is_lost() {
     let test = TestBroker::with(Setup { has_address_file: true, ..Setup::default() }).await;
     let dana = test.visitor("dana", Role::Admin).await;
