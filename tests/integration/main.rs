@@ -19,6 +19,7 @@ mod device_authorization;
 mod device_code;
 mod dpop;
 mod field;
+mod first_run;
 mod import;
 mod labels;
 mod languages;
