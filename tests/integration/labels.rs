@@ -59,17 +59,7 @@ async fn devices_of_other_sites_get_no_labels_a_080() {
 
 /// What the code of the first label says, read from a picture of the page.
 async fn decoded(browser: &Chromium) -> String {
-    // The first picture may have been taken while the page was still being painted.
-    for _ in 0..4 {
-        if let Some(text) = decoded_now(browser).await {
-            return text;
-        }
-    }
-    panic!("no code in the picture can be read")
-}
-
-async fn decoded_now(browser: &Chromium) -> Option<String> {
-    let picture = browser.picture(4000).await;
+    let picture = browser.close_up(".label svg").await;
     let mut reader = png::Decoder::new(std::io::Cursor::new(picture)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
@@ -78,7 +68,7 @@ async fn decoded_now(browser: &Chromium) -> Option<String> {
     let mut image =
         rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| pixels[(y * width + x) * samples + 1]);
     let grids = image.detect_grids();
-    Some(grids.first()?.decode().ok()?.1)
+    grids.first().expect("a code in the picture").decode().unwrap().1
 }
 
 /// The number of pages and their size in points, from a PDF as Chromium writes it.

@@ -246,11 +246,26 @@ impl Chromium {
         entries.as_array().cloned().unwrap_or_default()
     }
 
+    /// One element as PNG, large: a screen has a tenth of a printer's dots.
+    pub async fn close_up(&self, css: &str) -> Vec<u8> {
+        let place = self
+            .run(&format!(
+                "const r = document.querySelector('{css}').getBoundingClientRect();
+                 return [r.x + scrollX - 8, r.y + scrollY - 8, r.width + 16, r.height + 16]"
+            ))
+            .await;
+        let clip = json!({"x": place[0], "y": place[1], "width": place[2], "height": place[3], "scale": 4});
+        self.capture(clip).await
+    }
+
     /// The whole page as PNG, or what is in view if the page is longer than `most` pixels.
     pub async fn picture(&self, most: u32) -> Vec<u8> {
         let height = self.run("return document.documentElement.scrollHeight").await.as_u64().unwrap();
         let height = height.clamp(u64::from(self.look.height), u64::from(most));
-        let clip = json!({"x": 0, "y": 0, "width": self.look.width, "height": height, "scale": 1});
+        self.capture(json!({"x": 0, "y": 0, "width": self.look.width, "height": height, "scale": 1})).await
+    }
+
+    async fn capture(&self, clip: Value) -> Vec<u8> {
         let shot = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let answer = self.devtools("Page.captureScreenshot", shot).await;
         let data = answer["data"].as_str().unwrap();
@@ -350,6 +365,19 @@ impl Chromium {
 
     /// Presses Tab from the top until the focus has been everywhere: it reaches all that can be acted upon, and each time one sees where it is.
     pub async fn assert_keyboard_reaches_everything(&self, page: &str) {
+        // A live list that was renewed meanwhile has new elements: then from the top once more.
+        for _ in 0..3 {
+            match self.missed_by_keyboard(page).await {
+                Some(Value::Null) => {}
+                Some(what) => panic!("{page}: Tab never reaches {what}"),
+                None => return,
+            }
+        }
+        panic!("{page}: it is never quiet for long enough to be walked through");
+    }
+
+    /// What Tab does not reach, as HTML; null if it is gone.
+    async fn missed_by_keyboard(&self, page: &str) -> Option<Value> {
         let script = format!("{IS_ACTIONABLE} document.activeElement.blur(); window.scrollTo(0, 0); const all = [...document.querySelectorAll('{ACTIONABLE}')]
              .filter(isActionable)
              // Of radio buttons of one name, Tab goes to the chosen one, and arrow keys to the others.
@@ -370,10 +398,8 @@ impl Chromium {
             assert_eq!(focus[3], true, "{page}: focus {place} is out of sight");
             missed.retain(|missed| *missed != place);
         }
-        if let Some(place) = missed.first() {
-            let what = self.run(&format!("return document.querySelector('[data-place=\"{place}\"]').outerHTML")).await;
-            panic!("{page}: Tab never reaches {what}");
-        }
+        let place = missed.first()?;
+        Some(self.run(&format!("return document.querySelector('[data-place=\"{place}\"]')?.outerHTML ?? null")).await)
     }
 
     /// Presses one key, wherever the focus is.
