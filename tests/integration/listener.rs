@@ -3,6 +3,10 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use pairgate::broker::Caller;
+use pairgate::model::device::DeviceFacts;
+use pairgate::model::operator::Role;
+use pairgate::model::site::Site;
 use pairgate::simulator::jose;
 
 use crate::support::TestBroker;
@@ -49,6 +53,11 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/events"),
     ("GET", "/settings/tokens"),
     ("POST", "/settings/tokens"),
+    ("GET", "/setup"),
+    ("POST", "/setup"),
+    ("GET", "/settings/risk"),
+    ("POST", "/settings/risk"),
+    ("GET", "/settings/risk/1"),
     ("GET", "/settings"),
     ("GET", "/settings/sites"),
     ("POST", "/settings/sites"),
@@ -176,6 +185,48 @@ async fn there_is_no_door_beside_the_doors_a_094() {
     for (method, path) in [("GET", "/token"), ("GET", "/device_authorization"), ("POST", "/jwks"), ("POST", "/audit")] {
         assert_eq!(ask(&test, method, path, &[]).await.status, 405, "{method} {path}");
     }
+}
+
+/// Whoever administers one site, and asks every page by the addresses of another site's things: they look as if there were none.
+#[tokio::test]
+async fn no_page_tells_of_another_site_a_080() {
+    let test = TestBroker::start().await;
+    let shell = Caller::command_line();
+    let facts = DeviceFacts {
+        kind: "printer".into(),
+        name: "Zebra of the board".into(),
+        floor: "Zeppelin".into(),
+        ..DeviceFacts::default()
+    };
+    test.broker.register_device(&shell, "lobby-printer-01", facts).await.unwrap();
+    let mut device = test.stranger("lobby-printer-01");
+    test.pair(&mut device).await;
+    device.request_code(None, None).await.unwrap();
+    test.set_networks(&["10.77.0.0/16"]).await;
+    test.broker.add_site(&shell, Site::plain("berlin", "Berlin")).await.unwrap();
+    test.broker.add_person(&shell, "bea", None).await.unwrap();
+    test.broker.set_role(&shell, "bea", "berlin", Some(Role::Admin)).await.unwrap();
+    test.broker.add_operator(&shell, "zoe-elsewhere", Role::Viewer).await.unwrap();
+    let bea = test.another_session("bea").await;
+    let known = test.records().await.iter().filter(|record| record.device.is_some()).count();
+    // The stream never ends, signing out ends the test, and devices show no session.
+    let others = ["/events", "/sign-out", "/pairing", "/pairing/poll", "/device_authorization", "/token", "/revoke"];
+    for (method, path) in ROUTES.iter().filter(|(_, path)| !others.contains(path) && *path != "/introspect") {
+        let answer =
+            if *method == "GET" { bea.get(path).await } else { bea.post(path, &[("action", "suspend")]).await };
+        assert!(answer.status < 500 && answer.status != 401, "{method} {path}: {}", answer.status);
+        for secret in ["Zebra", "Zeppelin", "10.77.0.0", &device.key.jkt()] {
+            assert!(!answer.body.contains(secret), "{method} {path} tells {secret}:\n{}", answer.body);
+        }
+        if path.contains("lobby-printer-01") && !path.starts_with("/audit") {
+            let other = path.replace("lobby-printer-01", "no-such-printer");
+            let nothing = if *method == "GET" { bea.get(&other).await } else { bea.post(&other, &[]).await };
+            let is_answer = (answer.status, answer.body.replace("lobby-printer-01", "no-such-printer"));
+            assert_eq!(is_answer, (nothing.status, nothing.body), "{method} {path}");
+        }
+    }
+    let now = test.records().await.iter().filter(|record| record.device.is_some()).count();
+    assert_eq!(now, known, "nothing was done to its device");
 }
 
 #[tokio::test]
