@@ -16,7 +16,7 @@ use crate::http::settings::{
 };
 use crate::http::views::Chrome;
 use crate::model::device::KeyAssurance;
-use crate::model::kind::{KeyRotation, Kind};
+use crate::model::kind::{KeyRotation, Kind, NewApprover};
 
 /// A kind in the list.
 struct KindRow {
@@ -57,6 +57,8 @@ struct KindForm {
     codes_per_hour: String,
     key_assurance: String,
     key_rotation: String,
+    two_persons: bool,
+    second_when_new: bool,
     client_certificate: String,
 }
 
@@ -130,6 +132,8 @@ impl KindForm {
             key_assurance: patch.key_assurance.unwrap_or_default().as_str().to_owned(),
             key_rotation: if patch.key_rotation == Some(KeyRotation::Automatic) { "automatic" } else { "operator" }
                 .into(),
+            two_persons: patch.two_persons.unwrap_or_default(),
+            second_when_new: patch.new_approver == Some(NewApprover::Second),
             client_certificate: if is_pki { "pki" } else { "pinned" }.into(),
         }
     }
@@ -157,6 +161,8 @@ impl KindForm {
             codes_per_hour: text("codes_per_hour", was.codes_per_hour),
             key_assurance: text("key_assurance", was.key_assurance),
             key_rotation: text("key_rotation", was.key_rotation),
+            two_persons: yes("two_persons", was.two_persons),
+            second_when_new: yes("new_approver", was.second_when_new),
             client_certificate: text("client_certificate", was.client_certificate),
         }
     }
@@ -183,6 +189,11 @@ fn patch(form: &PageForm, edited: KindPatch, locked: &[String]) -> Result<KindPa
     yes("offline_access", &mut patch.offline_access);
     yes("confirmation_number", &mut patch.confirmation_number);
     yes("site_network", &mut patch.site_network);
+    yes("two_persons", &mut patch.two_persons);
+    if !is_locked("new_approver") {
+        let is_second = form.field("new_approver") == "yes";
+        patch.new_approver = Some(if is_second { NewApprover::Second } else { NewApprover::Alone });
+    }
     let mut seconds = |name: &str, value: &mut Option<u64>| {
         if !is_locked(name) {
             *value = number(form, name, &mut problems);
