@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::broker::UseCaseError;
 use crate::http::Edge;
+use crate::http::device_list::label;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::lang::{filters, t, tf};
 use crate::http::present::{
@@ -125,7 +126,7 @@ async fn device_page(
     Ok(DevicePage {
         chrome,
         state: device.state.as_str().into(),
-        kind: broker.kind(&device.facts.kind).map_or_else(|| device.facts.kind.clone(), |kind| kind.label.clone()),
+        kind: label(edge, &device.facts.kind),
         site: site.map_or_else(|| device.facts.site.clone(), |site| site.name),
         key: key.map(|key| PinnedKey::short(&key.jkt)),
         key_full: key.map(|key| b64u(&key.jkt)),

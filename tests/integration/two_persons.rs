@@ -355,6 +355,7 @@ async fn two_people_decide_by_clicking(look: Look) {
         browser.see_heading(FIRST_LINE).await;
         browser.inspect("approve-first", &[]).await;
         browser.click("header .who button").await;
+        browser.see_heading("Sign in").await;
         sign_in(&browser, &test, "sam").await;
         browser.open(&format!("{}/approve", test.issuer)).await;
         browser.type_into("#user_code", &code).await;
