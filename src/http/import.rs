@@ -17,8 +17,7 @@ use crate::model::columns::Column;
 use crate::model::import::{Checked, Defaults};
 use crate::model::operator::Role;
 use crate::model::site::DEFAULT_SITE;
-
-pub use crate::http::upload::body_limit;
+use crate::spreadsheet::MAX_FILE;
 
 /// Mistakes that are shown; a file with more is mended in steps.
 const SHOWN: usize = 200;
@@ -103,7 +102,7 @@ async fn render(
 }
 
 /// `POST /devices/import`: the dry run.
-pub async fn check(State(edge): State<Edge>, upload: Upload) -> Response {
+pub async fn check(State(edge): State<Edge>, upload: Upload<MAX_FILE>) -> Response {
     let broker = edge.broker();
     let chosen = Defaults { kind: upload.field("kind").to_owned(), site: upload.field("site").to_owned() };
     let is_pasted = upload.file.is_empty();

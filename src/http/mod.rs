@@ -28,7 +28,9 @@ use tokio::sync::watch;
 use tower_http::csrf::CsrfLayer;
 
 use crate::broker::Broker;
+use crate::config::policy::MAX_POLICY;
 use crate::http::places::Places;
+use crate::spreadsheet::MAX_FILE;
 
 pub mod account;
 pub mod alerts;
@@ -203,7 +205,7 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
         .route("/devices/export.csv", get(device_list::export))
         .route("/devices/bulk", get(bulk::begin_again).post(bulk::act))
         .route("/devices/undo", post(bulk::undo))
-        .route("/devices/import", get(import::show).post(import::check).layer(import::body_limit()))
+        .route("/devices/import", get(import::show).post(import::check).layer(upload::body_limit::<MAX_FILE>()))
         .route("/devices/import/register", post(import::register))
         .route("/devices/import/template.csv", get(import::template))
         .route("/devices/labels", get(labels::show))
@@ -233,7 +235,10 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
         .route("/settings/resource", get(settings::resources::show).post(settings::resources::change))
         .route("/settings/policy", get(settings::policy::show).post(settings::policy::two_persons))
         .route("/settings/policy/{version}", get(settings::policy::version).post(settings::policy::decide))
-        .route("/settings/import", get(settings::import::show).post(settings::import::import))
+        .route(
+            "/settings/import",
+            get(settings::import::show).post(settings::import::import).layer(upload::body_limit::<MAX_POLICY>()),
+        )
         .route("/settings/export", get(settings::import::export))
         .route("/language", post(lang::choose))
         .route("/setup", get(setup::show).post(setup::act))

@@ -10,24 +10,24 @@ use axum::response::Response;
 
 use crate::http::Edge;
 use crate::http::extract::SignedIn;
-use crate::http::lang::t;
+use crate::http::lang::{here, t, tf};
 use crate::http::present::{message, refused_form};
-use crate::spreadsheet::MAX_FILE;
 
-/// The file and the other fields together.
-const MAX_UPLOAD: usize = MAX_FILE + 64 * 1024;
+/// So much is allowed for what stands around the file.
+const AROUND: usize = 64 * 1024;
+const MIB: usize = 1024 * 1024;
 /// Fields besides the file.
 const MAX_FIELDS: usize = 16;
 /// It must have arrived after this long; a slow line has its time.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// For the route.
-pub fn body_limit() -> DefaultBodyLimit {
-    DefaultBodyLimit::max(MAX_UPLOAD)
+/// For a route that takes files of at most `MAX` bytes.
+pub fn body_limit<const MAX: usize>() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(MAX + AROUND)
 }
 
-/// A form with a file, sent by a page of this session.
-pub struct Upload {
+/// A form with a file of at most `MAX` bytes, sent by a page of this session. Its route needs [`body_limit`].
+pub struct Upload<const MAX: usize> {
     /// Who sent it.
     pub signed_in: SignedIn,
     /// The file; empty if none was chosen.
@@ -35,7 +35,7 @@ pub struct Upload {
     fields: HashMap<String, String>,
 }
 
-impl Upload {
+impl<const MAX: usize> Upload<MAX> {
     /// A field's value; empty if absent.
     pub fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
@@ -58,7 +58,7 @@ impl From<MultipartError> for Unread {
     }
 }
 
-impl FromRequest<Edge> for Upload {
+impl<const MAX: usize> FromRequest<Edge> for Upload<MAX> {
     type Rejection = Response;
 
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
@@ -70,26 +70,19 @@ impl FromRequest<Edge> for Upload {
             Ok((file, fields)) => Ok(Self { signed_in, file, fields }),
             Err(Unread::Foreign) => Err(refused_form()),
             Err(Unread::TooLarge) => {
+                let most = if MAX < MIB { format!("{} KiB", MAX / 1024) } else { format!("{} MiB", MAX / MIB) };
                 let lines = vec![
-                    t("The file is larger than 8 MiB."),
-                    t("Nothing was changed. Split the list into several files."),
+                    tf("The file is larger than {0}.", &[&most]),
+                    t("Nothing was changed. Split it into several files."),
                 ];
-                Err(message(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    &t("Too large"),
-                    lines,
-                    Some(("/devices/import", &t("Import"))),
-                ))
+                let back = here();
+                Err(message(StatusCode::PAYLOAD_TOO_LARGE, &t("Too large"), lines, Some((&back, &t("Import")))))
             }
             Err(Unread::TooSlow) => {
                 let lines =
                     vec![t("The file did not arrive within two minutes."), t("Nothing was changed. Try again.")];
-                Err(message(
-                    StatusCode::REQUEST_TIMEOUT,
-                    &t("Too slow"),
-                    lines,
-                    Some(("/devices/import", &t("Import"))),
-                ))
+                let back = here();
+                Err(message(StatusCode::REQUEST_TIMEOUT, &t("Too slow"), lines, Some((&back, &t("Import")))))
             }
         }
     }
