@@ -34,6 +34,8 @@ pub enum BulkAction {
     Suspend,
     /// Let them on again.
     Resume,
+    /// Stop them, and raise the alarm.
+    Stolen,
     /// Take them out for ever.
     Retire,
     /// Open pairing for 15 minutes.
@@ -86,7 +88,10 @@ pub struct Facets {
 /// Who may do it where a device is.
 fn needs(change: &DeviceChange) -> fn(Role) -> bool {
     match change {
-        DeviceChange::Suspend | DeviceChange::Resume | DeviceChange::Retire => Role::may_administer,
+        // One device anybody may stop who may pair it; all at once they would be a switch to put everybody out.
+        DeviceChange::Suspend | DeviceChange::Resume | DeviceChange::Stolen | DeviceChange::Retire => {
+            Role::may_administer
+        }
         DeviceChange::OpenWindow(_) | DeviceChange::CloseWindow => Role::may_pair,
         // Another site has other approvers.
         DeviceChange::Move(there) if there.site.is_some() => Role::may_administer,
@@ -188,6 +193,7 @@ impl Broker {
         let change = match action {
             BulkAction::Suspend => DeviceChange::Suspend,
             BulkAction::Resume => DeviceChange::Resume,
+            BulkAction::Stolen => DeviceChange::Stolen,
             BulkAction::Retire => DeviceChange::Retire,
             BulkAction::OpenPairing => DeviceChange::OpenWindow(self.now().plus(WINDOW_LIFETIME)),
             BulkAction::ClosePairing => DeviceChange::CloseWindow,

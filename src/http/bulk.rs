@@ -62,6 +62,7 @@ fn action(form: &PageForm) -> Option<BulkAction> {
     Some(match form.field("action").as_str() {
         "suspend" => BulkAction::Suspend,
         "resume" => BulkAction::Resume,
+        "stolen" => BulkAction::Stolen,
         "retire" => BulkAction::Retire,
         "open" => BulkAction::OpenPairing,
         "close" => BulkAction::ClosePairing,
@@ -87,6 +88,11 @@ fn question(action: &BulkAction, count: u64) -> (String, String, bool) {
             tn(count, "Let {0} device on again?", "Let {0} devices on again?"),
             t("They can sign in again; what they held before stays dead."),
             false,
+        ),
+        BulkAction::Stolen => (
+            tn(count, "Report {0} device as stolen?", "Report {0} devices as stolen?"),
+            t("All that they hold is dead at once, and an alert is raised. Each is let on again only by its own id."),
+            true,
         ),
         BulkAction::Retire => (
             tn(count, "Retire {0} device for ever?", "Retire {0} devices for ever?"),

@@ -14,6 +14,8 @@ pub enum DeviceChange {
     Suspend,
     /// Let on again.
     Resume,
+    /// Stop, and raise the alarm; let on again only one by one.
+    Stolen,
     /// Take out for ever.
     Retire,
     /// Open pairing until then.

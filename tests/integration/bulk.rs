@@ -194,11 +194,14 @@ async fn devices_of_other_sites_are_not_there_to_be_changed_a_080() {
         (Role::Technician, BulkAction::OpenPairing, true),
         (Role::Technician, BulkAction::ClosePairing, true),
         (Role::Technician, BulkAction::Suspend, false),
+        (Role::Technician, BulkAction::Stolen, false),
         (Role::Technician, BulkAction::Retire, false),
         (Role::Approver, BulkAction::Suspend, false),
         (Role::Admin, BulkAction::Suspend, true),
         (Role::Approver, BulkAction::Resume, false),
         (Role::Admin, BulkAction::Resume, true),
+        (Role::Admin, BulkAction::Stolen, true),
+        (Role::Admin, BulkAction::Resume, false),
     ] {
         let caller = Caller { rights: Rights::at("berlin", role), ..Caller::command_line() };
         let receipt = test.broker.change_devices(&caller, &ids(&["berlin-tv-01"]), &action).await.unwrap();

@@ -102,7 +102,10 @@ pub async fn many_are_changed_in_one_go_and_changed_back(bench: Bench) {
     assert_eq!(bench.device("tv-02").await.state, DeviceState::Registered, "it never had a key");
     assert_eq!(store.change_devices(back, &when(9)).await.unwrap(), [Changed::Nothing, Changed::Nothing]);
     let known = bench.recorded(known, &["device.resumed", "device.resumed"]).await;
-    store.mark_stolen(&id("tv-01"), &when(10)).await.unwrap();
+    let stolen = vec![to("tv-01", DeviceChange::Stolen)];
+    let done = store.change_devices(stolen.clone(), &when(10)).await.unwrap();
+    assert_eq!(done, [Changed::Done { undo: None, grant: None }]);
+    assert_eq!(store.change_devices(stolen, &when(10)).await.unwrap(), [Changed::Nothing], "reported once");
     let resumed = store.change_devices(vec![to("tv-01", DeviceChange::Resume)], &when(11)).await.unwrap();
     assert_eq!(resumed, [Changed::Refused(DeviceState::Suspended)], "a stolen one is let on one at a time, by its id");
     bench.recorded(known, &["device.stolen"]).await;

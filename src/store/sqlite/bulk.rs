@@ -5,6 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::audit::append;
 use super::devices::{by_id, set_state};
+use super::field::mark_stolen;
 use super::pairings::window;
 use super::{SqliteStore, all, change, corrupt, first, json, unsigned};
 use crate::clock::Timestamp;
@@ -69,14 +70,13 @@ fn register(connection: &Connection, devices: &[NewDevice], context: &Context) -
 fn apply(connection: &Connection, wanted: &ChangeOf, context: &Context) -> rusqlite::Result<Changed> {
     let device = by_id(connection, wanted.id.as_str())?.filter(|device| device.facts.site == wanted.site);
     let Some(device) = device else { return Ok(Changed::NotFound) };
-    let to_state = |to, undo| {
-        Ok(match set_state(connection, &wanted.id, to, context)? {
-            StateChange::Changed(_) => Changed::Done { undo, grant: device.pending_grant },
-            StateChange::NotFound => Changed::NotFound,
-            StateChange::Refused(state) if state == to => Changed::Nothing,
-            StateChange::Refused(state) => Changed::Refused(state),
-        })
+    let outcome = |changed, to, undo| match changed {
+        StateChange::Changed(_) => Changed::Done { undo, grant: device.pending_grant },
+        StateChange::NotFound => Changed::NotFound,
+        StateChange::Refused(state) if state == to => Changed::Nothing,
+        StateChange::Refused(state) => Changed::Refused(state),
     };
+    let to_state = |to, undo| Ok(outcome(set_state(connection, &wanted.id, to, context)?, to, undo));
     match &wanted.change {
         DeviceChange::Suspend => to_state(DeviceState::Suspended, Some(DeviceChange::Resume)),
         // From any other state, resuming would be something else than what it says.
@@ -86,6 +86,9 @@ fn apply(connection: &Connection, wanted: &ChangeOf, context: &Context) -> rusql
         // A stolen one is let on by its id, typed, one at a time.
         DeviceChange::Resume if device.stolen_at.is_some() => Ok(Changed::Refused(device.state)),
         DeviceChange::Resume => to_state(DeviceState::Active, Some(DeviceChange::Suspend)),
+        DeviceChange::Stolen => {
+            Ok(outcome(mark_stolen(connection, &wanted.id, context)?, DeviceState::Suspended, None))
+        }
         DeviceChange::Retire => to_state(DeviceState::Retired, None),
         DeviceChange::OpenWindow(closes_at) => open_window(connection, &device, *closes_at, context),
         DeviceChange::CloseWindow => close_window(connection, &device, context),

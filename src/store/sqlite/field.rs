@@ -124,7 +124,8 @@ fn replace(
     Ok(StateChange::Changed(device.state))
 }
 
-fn mark_stolen(connection: &Connection, id: &DeviceId, context: &Context) -> rusqlite::Result<StateChange> {
+/// Stops a device and marks it; letting it on again takes its id.
+pub(super) fn mark_stolen(connection: &Connection, id: &DeviceId, context: &Context) -> rusqlite::Result<StateChange> {
     let Some(device) = by_id(connection, id.as_str())? else { return Ok(StateChange::NotFound) };
     if device.state == DeviceState::Retired || device.stolen_at.is_some() {
         return Ok(StateChange::Refused(device.state));
