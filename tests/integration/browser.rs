@@ -4,6 +4,7 @@ use fantoccini::key::Key;
 use pairgate::broker::Caller;
 use pairgate::model::device::DeviceFacts;
 use pairgate::model::operator::Role;
+use pairgate::model::site::Site;
 use pairgate::simulator::{PairingStatus, SimulatedDevice, TokenAnswer};
 
 use crate::support::TestBroker;
@@ -424,4 +425,45 @@ async fn pairs_and_approves_without_any_script() {
         browser.see_heading("Sign in").await;
     })
     .await;
+}
+
+/// Somebody with a role at one site, in front of the pages: what is elsewhere is not there, and what the role does not allow is not offered, nor done.
+async fn one_site_is_all_that_is_seen(look: Look) {
+    let test = TestBroker::start().await;
+    let shell = Caller::command_line();
+    test.register("lobby-printer-01", "printer").await;
+    test.broker.add_site(&shell, Site::plain("berlin", "Berlin HQ")).await.unwrap();
+    let facts =
+        DeviceFacts { kind: "tv".into(), site: "berlin".into(), name: "Hall TV".into(), ..DeviceFacts::default() };
+    test.broker.register_device(&shell, "hall-tv-01", facts).await.unwrap();
+    test.broker.add_person(&shell, "vera", None).await.unwrap();
+    test.broker.set_role(&shell, "vera", "berlin", Some(Role::Viewer)).await.unwrap();
+    let link = test.broker.operator_link(&shell, "vera").await.unwrap();
+    browse(look, move |browser| async move {
+        sign_in(&browser, &link).await;
+        let navigation = browser.see("nav").await.text().await.unwrap();
+        assert!(!navigation.contains("Settings") && !navigation.contains("Operators"), "{navigation}");
+        browser.open(&format!("{}/devices", test.issuer)).await;
+        let text = browser.text().await;
+        assert!(text.contains("Hall TV") && !text.contains("lobby-printer-01"), "{text}");
+        browser.inspect("devices-one-site", &[]).await;
+        browser.open(&format!("{}/devices/lobby-printer-01", test.issuer)).await;
+        browser.see_heading("Not here").await;
+        browser.open(&format!("{}/devices/hall-tv-01", test.issuer)).await;
+        browser.see_heading("Hall TV").await;
+        browser.inspect("device-only-looked-at", &["status of 404"]).await;
+        let offered = browser.run("return document.querySelectorAll('main form button').length").await;
+        assert_eq!(offered, 0, "a viewer is offered nothing to do");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_site_is_all_that_is_seen_on_a_phone_a_080() {
+    one_site_is_all_that_is_seen(Look::PHONE).await;
+}
+
+#[tokio::test]
+async fn one_site_is_all_that_is_seen_at_a_desk_a_080() {
+    one_site_is_all_that_is_seen(Look::DESK).await;
 }
