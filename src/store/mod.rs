@@ -60,43 +60,30 @@ pub enum StoreError {
 /// Answer of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// All that a backend does.
-pub trait Store:
-    DeviceStore
-    + BulkStore
-    + FieldStore
-    + PairingStore
-    + GrantStore
-    + ApproverStore
-    + OperatorStore
-    + PeopleStore
-    + SessionStore
-    + PasskeyStore
-    + AuditStore
-    + OverviewStore
-    + SetupStore
-    + PolicyStore
-    + ApiTokenStore
-{
+macro_rules! store {
+    ($($part:ident)+) => {
+        /// All that a backend does.
+        pub trait Store: $($part +)+ {}
+        impl<S: $($part +)+> Store for S {}
+    };
 }
-impl<
-    S: DeviceStore
-        + BulkStore
-        + FieldStore
-        + PairingStore
-        + GrantStore
-        + ApproverStore
-        + OperatorStore
-        + PeopleStore
-        + SessionStore
-        + PasskeyStore
-        + AuditStore
-        + OverviewStore
-        + SetupStore
-        + PolicyStore
-        + ApiTokenStore,
-> Store for S
-{
+
+store! {
+    DeviceStore
+    BulkStore
+    FieldStore
+    PairingStore
+    GrantStore
+    ApproverStore
+    OperatorStore
+    PeopleStore
+    SessionStore
+    PasskeyStore
+    AuditStore
+    OverviewStore
+    SetupStore
+    PolicyStore
+    ApiTokenStore
 }
 
 /// Opens the store in a data directory, and brings its tables up to date.
