@@ -26,6 +26,7 @@ use crate::http::present::{
 use crate::http::views::{Chrome, PendingPairing, When};
 use crate::model::device::PinnedKey;
 use crate::secret::is_equal;
+use crate::spreadsheet::formula::neutralised;
 use crate::store::WindowSubject;
 
 /// The pass of a technician.
@@ -400,28 +401,8 @@ pub fn csv_of(made: &[MadeCode], expires_at: Timestamp) -> Result<Vec<u8>, std::
         let facts = &made.device.facts;
         let cells =
             [made.device.id.as_str(), &facts.name, &facts.floor, &facts.room, &made.code, &expires_at.rfc3339()]
-                .map(harmless);
+                .map(neutralised);
         writer.write_record(cells)?;
     }
     writer.into_inner().map_err(csv::IntoInnerError::into_error)
-}
-
-/// A cell that no spreadsheet takes for a formula.
-fn harmless(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_cell_is_a_formula() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(harmless(formula), format!("'{formula}"));
-        }
-        for plain in ["Lobby", "", "1=1", "TECH-WDJBM-JHTXK", "lobby-printer-01"] {
-            assert_eq!(harmless(plain), plain);
-        }
-    }
 }
