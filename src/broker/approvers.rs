@@ -2,10 +2,14 @@
 //!
 //! The list itself is held to where a code is opened, decided and redeemed (`store/sqlite/approvers.rs`).
 
+use std::sync::Arc;
+
 use crate::broker::{Broker, Caller, UseCaseError};
-use crate::model::audit::one_line;
+use crate::id::OperatorId;
+use crate::model::audit::{Actor, one_line};
 use crate::model::device::Device;
-use crate::model::operator::{Operator, Role};
+use crate::model::kind::{Kind, NewApprover};
+use crate::model::operator::{Operator, Reach, Role};
 use crate::store::StoreError;
 
 /// A device's list of approvers.
@@ -65,6 +69,40 @@ impl Broker {
             true => format!("{name} is on the list already"),
             false => format!("{name} is not on the list"),
         }))
+    }
+
+    /// May the caller have a sign-in link for this person? Whoever has a link *is* that person: where two must agree, a link for another, or for a person
+    /// just added, would make one administrator both of them. Only who stands at the machine may then make it; a link is on record there too.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn may_have_link(&self, caller: &Caller, person: OperatorId) -> Result<bool, StoreError> {
+        Ok(caller.actor == Actor::CommandLine
+            || caller.operator == Some(person)
+            || !self.two_must_agree_somewhere().await?)
+    }
+
+    pub(super) async fn must_be_own_where_two_must_agree(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<(), UseCaseError> {
+        match self.store.operator(name).await? {
+            Some(person) if !self.may_have_link(caller, person.id).await? => Err(UseCaseError::refused(format!(
+                "where two persons must agree, nobody makes a link for another here: run 'pairgate operator link {}' on the machine",
+                one_line(name)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn two_must_agree_somewhere(&self) -> Result<bool, StoreError> {
+        let policy = self.policy();
+        let by_kind = |kind: &Arc<Kind>| kind.two_persons || kind.new_approver == NewApprover::Second;
+        if policy.two_persons() || policy.kinds().iter().any(by_kind) {
+            return Ok(true);
+        }
+        Ok(self.store.sites(&Reach::Everywhere).await?.iter().any(|site| site.two_persons))
     }
 
     /// The sites, by name, where the caller could ask for two persons and does not: where several people may approve.

@@ -180,11 +180,12 @@ impl Broker {
     /// A one-time sign-in link: good once, for ten minutes.
     ///
     /// # Errors
-    /// If the caller may not, or there is no such person.
+    /// If the caller may not, there is no such person, or two persons must agree somewhere and the link is for another.
     pub async fn operator_link(&self, caller: &Caller, name: &str) -> Result<String, UseCaseError> {
         caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
+        self.must_be_own_where_two_must_agree(caller, name).await?;
         let token = self.random.bytes32()?;
         let context = self.context(caller);
         let expires_at = context.now.plus(LINK_LIFETIME);

@@ -74,6 +74,8 @@ struct OperatorPage {
     roles: Vec<Choice>,
     /// Whether the caller administers everything, and so may do what concerns the whole person.
     may_all: bool,
+    /// May the viewer have a link for this person?
+    may_have_link: bool,
     link: Option<Link>,
     errors: Vec<String>,
 }
@@ -264,6 +266,7 @@ async fn operator_page(
         other_sites,
         roles: role_choices(),
         may_all: may_all(&caller),
+        may_have_link: broker.may_have_link(&caller, person.operator.id).await?,
         name: person.operator.name,
         link,
         errors,

@@ -1,6 +1,7 @@
 //! The page of people, and what administrators of everything and of one site may do there.
 
 use pairgate::broker::{Caller, UseCaseError};
+use pairgate::model::kind::NewApprover;
 use pairgate::model::operator::{EVERYWHERE, Rights, Role};
 use pairgate::model::site::Site;
 use pairgate::store::{NewPasskey, Person};
@@ -224,4 +225,29 @@ async fn what_decides_who_may_do_what_needs_a_fresh_sign_in_a_081() {
         assert_eq!((answer.status, answer.header("location")), (303, Some(expected.as_str())), "{path} {fields:?}");
     }
     assert_eq!(test.records().await.len(), known);
+}
+
+#[tokio::test]
+async fn no_administrator_becomes_the_second_person_by_a_link_a_079_a_081() {
+    let by_policy = TestBroker::start().await;
+    let change = by_policy.broker.propose_two_persons(&SHELL(), true).await.unwrap();
+    by_policy.broker.apply_policy(&SHELL(), &change, change.base).await.unwrap();
+    let by_site = TestBroker::start().await;
+    let site = by_site.broker.sites(&SHELL()).await.unwrap().remove(0);
+    by_site.broker.set_site(&SHELL(), Site { two_persons: true, ..site }).await.unwrap();
+    let by_kind = TestBroker::with_kind("printer", |kind| kind.two_persons = true).await;
+    let by_list = TestBroker::with_kind("printer", |kind| kind.new_approver = NewApprover::Second).await;
+    for test in [by_policy, by_site, by_kind, by_list] {
+        let dana = test.visitor("dana", Role::Admin).await;
+        test.broker.add_person(&SHELL(), "sam", Some(Role::Admin)).await.unwrap();
+        let links = test.count("operator.link").await;
+        let answer = dana.post("/operators/sam", &[("action", "link")]).await;
+        assert!(answer.status == 422 && said(&answer).contains("operator link sam"), "{}", said(&answer));
+        let answer = dana.post("/operators", &[("name", "zed"), ("site", "*"), ("role", "approver")]).await;
+        assert!(answer.status == 422 && said(&answer).contains("operator link zed"), "{}", said(&answer));
+        assert_eq!(test.count("operator.link").await, links);
+        assert!(!dana.get("/operators/sam").await.body.contains("New link"));
+        // A link for oneself makes nobody another person.
+        assert_eq!(dana.post("/operators/dana", &[("action", "link")]).await.status, 200);
+    }
 }

@@ -125,7 +125,11 @@ pub async fn ceremonies_are_bounded_a_091(bench: Bench) {
     for first in (0..MAX_CEREMONIES).step_by(256) {
         (first..first + 256).map(start).collect::<tokio::task::JoinSet<()>>().join_all().await;
     }
+    // What has another purpose expires first of all, and stays.
+    let other = bytes("another purpose");
+    store.start_ceremony(&other, "sign_in", "state", at(200), at(0)).await.unwrap();
     start(MAX_CEREMONIES).await;
+    assert!(store.take_ceremony(&other, "sign_in", at(1)).await.unwrap().is_some());
     let take =
         async |index: u32| store.take_ceremony(&bytes(&index.to_string()), "add", at(1)).await.unwrap().is_some();
     assert!(!take(0).await, "the oldest made room");

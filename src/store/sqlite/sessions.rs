@@ -71,10 +71,12 @@ fn start_ceremony(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     change(connection, "DELETE FROM ceremonies WHERE expires_at <= ?", [now.millis()])?;
+    // Those of one purpose last equally long, so the first to expire is the oldest. Without the purpose, strangers who begin many sign-ins of one way would end
+    // those of the other, and what signed-in people have begun.
     change(
         connection,
-        "DELETE FROM ceremonies WHERE hash IN (SELECT hash FROM ceremonies ORDER BY expires_at DESC LIMIT -1 OFFSET ?)",
-        [MAX_CEREMONIES - 1],
+        "DELETE FROM ceremonies WHERE hash IN (SELECT hash FROM ceremonies WHERE purpose = ? ORDER BY expires_at DESC LIMIT -1 OFFSET ?)",
+        params![purpose, MAX_CEREMONIES - 1],
     )?;
     change(
         connection,
