@@ -15,6 +15,7 @@ use crate::oauth::jose::UnverifiedJwt;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{b64u, sha256};
 use crate::store::{AuditQuery, DeviceQuery, StoreError};
+use crate::tls::files::CertificateFiles;
 use crate::tls::local_ca::LocalCa;
 use url::Url;
 
@@ -154,12 +155,18 @@ impl Broker {
         self.must_be_fresh(caller)?;
         let file = self.address_file.as_ref().ok_or_else(|| UseCaseError::refused("the address is fixed here"))?;
         let refused = |error: &dyn std::fmt::Display| UseCaseError::refused(error.to_string());
-        let url = file.write(address).map_err(|error| refused(&error))?;
+        let checked = file.checked(address).map_err(|error| refused(&error))?;
+        let url = checked.public_url.clone();
+        // All that the next start will open is opened or made first: a start that fails leaves no page to mend it on.
+        if let Way::Files { certificate, key } = &address.way {
+            CertificateFiles::open(certificate, key).map_err(|error| refused(&error))?;
+        }
         if let (Way::LocalCa, Some(host)) = (&address.way, url.as_ref().and_then(Url::host_str)) {
             let (ca, hosts) = (LocalCa::in_data(file.data()), [host.trim_matches(['[', ']']).to_owned()]);
             let made = if ca.exists() { ca.renew(&hosts, self.now()) } else { ca.init(&hosts, self.now(), false) };
             made.map_err(|error| refused(&error))?;
         }
+        file.write(&checked).map_err(|error| refused(&error))?;
         let detail = url.as_ref().map_or("only this machine", Url::as_str);
         self.store.record(Event::AddressChosen, None, detail, &self.context(caller)).await?;
         Ok(url)

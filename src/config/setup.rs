@@ -77,31 +77,40 @@ impl AddressFile {
         self.is_overruled || self.data.join(NAME).exists()
     }
 
-    /// Writes the choice, if a broker would start with it; the new public address.
+    /// What would be written for this choice, if a configuration with it is one. Whether its certificates are any good, the caller must look before it writes.
     ///
     /// # Errors
-    /// [`ConfigError`]: the configuration decides already, the broker would not start like this, or the file can't be written.
-    pub fn write(&self, address: &Address) -> Result<Option<Url>, ConfigError> {
+    /// [`ConfigError`]: the configuration decides already, or this would be none.
+    pub fn checked(&self, address: &Address) -> Result<CheckedAddress, ConfigError> {
         if self.is_overruled {
             return Err(ConfigError("pairgate.toml or the environment sets the address; change it there".into()));
         }
         let table = table(address)?;
         let text = format!("# Written by the first-run pages. pairgate.toml stands above it.\n{table}");
-        let config = Config::from_parts(&text, [])?;
-        for file in match &address.way {
-            Way::Files { certificate, key } => vec![certificate, key],
-            _ => Vec::new(),
-        } {
-            std::fs::metadata(file).map_err(|error| ConfigError(format!("{}: {error}", file.display())))?;
-        }
+        let public_url = Config::from_parts(&text, [])?.public_url;
+        Ok(CheckedAddress { text, public_url })
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file can't be written.
+    pub fn write(&self, checked: &CheckedAddress) -> Result<(), ConfigError> {
         let path = self.data.join(NAME);
         // Whole or not at all: a start that finds half of it would serve on another address than anybody chose.
         let draft = path.with_extension("new");
-        std::fs::write(&draft, text)
+        std::fs::write(&draft, &checked.text)
             .and_then(|()| std::fs::rename(&draft, &path))
-            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
-        Ok(config.public_url)
+            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
+}
+
+/// A choice that a configuration can be made of.
+#[derive(Debug)]
+pub struct CheckedAddress {
+    text: String,
+    /// The new public address; none: only this machine.
+    pub public_url: Option<Url>,
 }
 
 /// What the file in this data directory says; empty without one.
@@ -177,6 +186,12 @@ mod tests {
         Address { host: host.into(), port: 443, way }
     }
 
+    fn choose(file: &AddressFile, address: &Address) -> Result<Option<Url>, ConfigError> {
+        let checked = file.checked(address)?;
+        file.write(&checked)?;
+        Ok(checked.public_url)
+    }
+
     #[test]
     fn every_way_is_written_and_read_back_and_the_configuration_stands_above_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -187,7 +202,7 @@ mod tests {
         let file = AddressFile::new(folder.path(), false);
         assert!(!file.is_decided());
         for way in [Way::LocalCa, files, acme, Way::Proxy] {
-            let url = file.write(&at("Pairgate.example.org", way.clone())).unwrap().unwrap();
+            let url = choose(&file, &at("Pairgate.example.org", way.clone())).unwrap().unwrap();
             assert_eq!(url.as_str(), "https://pairgate.example.org/", "{way:?}");
             let config = Config::from_layers(read(folder.path()).unwrap(), "", []).unwrap();
             assert_eq!(config.public_url, Some(url), "{way:?}");
@@ -197,25 +212,23 @@ mod tests {
         let above = "public_url = 'https://other.example'";
         let config = Config::from_layers(read(folder.path()).unwrap(), above, []).unwrap();
         assert_eq!(config.public_url.unwrap().host_str(), Some("other.example"));
-        assert!(AddressFile::new(folder.path(), true).write(&at("x.example", Way::LocalCa)).is_err());
-        assert_eq!(file.write(&at("", Way::ThisMachine)).unwrap(), None);
+        assert!(choose(&AddressFile::new(folder.path(), true), &at("x.example", Way::LocalCa)).is_err());
+        assert_eq!(choose(&file, &at("", Way::ThisMachine)).unwrap(), None);
     }
 
     #[test]
-    fn what_would_not_start_is_not_written() {
+    fn what_is_no_configuration_is_not_written() {
         let folder = tempfile::tempdir().unwrap();
         let file = AddressFile::new(folder.path(), false);
-        let missing = Way::Files { certificate: "/no/such.pem".into(), key: "/no/such.key".into() };
         let acme = |directory: &str| Way::Acme { directory: directory.into(), contact: String::new() };
         for (host, way) in [
             ("https://x.example/path", Way::LocalCa),
             ("", Way::LocalCa),
             ("x.example\nlog = 'trace'", Way::LocalCa),
-            ("x.example", missing),
             ("10.1.2.3", acme("https://acme.example")),
             ("x.example", acme("http://acme.example")),
         ] {
-            assert!(file.write(&at(host, way.clone())).is_err(), "{host} {way:?}");
+            assert!(choose(&file, &at(host, way.clone())).is_err(), "{host} {way:?}");
             assert!(!file.is_decided(), "{host} {way:?}");
         }
         std::fs::write(folder.path().join(NAME), "log = 'trace'").unwrap();

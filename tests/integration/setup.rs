@@ -100,6 +100,40 @@ async fn another_address_comes_with_a_link_to_it_and_an_authority() {
 }
 
 #[tokio::test]
+async fn a_choice_that_the_next_start_would_die_of_is_not_written() {
+    let test = TestBroker::with(Setup { has_address_file: true, ..Setup::default() }).await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let folder = tempfile::tempdir().unwrap();
+    let made = |name: &str| {
+        let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (certificate, key) = (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
+        std::fs::write(&certificate, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        (certificate.display().to_string(), key.display().to_string())
+    };
+    let (good, other) = (made("good"), made("other"));
+    std::fs::write(folder.path().join("words"), "no certificate").unwrap();
+    let words = folder.path().join("words").display().to_string();
+    // Where the authority's folder should be is a file.
+    std::fs::write(test.data.path().join("tls"), "").unwrap();
+    let post = async |way: &str, certificate: &str, key: &str| {
+        let fields = [("action", "address"), ("way", way), ("host", "x.example"), ("port", "443")];
+        dana.post("/setup", &[&fields[..], &[("certificate", certificate), ("key", key)]].concat()).await.status
+    };
+    for (way, certificate, key) in [
+        ("files", words.as_str(), words.as_str()),
+        ("files", &good.1, &good.0),
+        ("files", &good.0, &other.1),
+        ("local_ca", "", ""),
+    ] {
+        assert_eq!(post(way, certificate, key).await, 422, "{way} {certificate} {key}");
+        assert!(!test.data.path().join("setup.toml").exists(), "{way} {certificate} {key}");
+    }
+    assert_eq!(post("files", &good.0, &good.1).await, 200);
+    assert!(test.data.path().join("setup.toml").exists());
+}
+
+#[tokio::test]
 async fn only_who_administers_everything_sees_the_first_run_a_080() {
     let test = TestBroker::start().await;
     for role in [Role::Viewer, Role::Technician, Role::Approver] {
