@@ -30,10 +30,38 @@ fn measure(bytes: &[u8]) -> Result<(), TableError> {
     let mut left = MAX_UNPACKED;
     for index in 0..archive.len() {
         let part = archive.by_index(index).map_err(|_| TableError::Workbook)?;
-        let size = std::io::copy(&mut part.take(left + 1), &mut std::io::sink()).map_err(|_| TableError::Workbook)?;
-        left = left.checked_sub(size).ok_or(TableError::Bomb)?;
+        let is_strings = part.name().is_ok_and(|name| name.to_lowercase().ends_with("strings.xml"));
+        let mut text = Vec::new();
+        part.take(left + 1).read_to_end(&mut text).map_err(|_| TableError::Workbook)?;
+        left = left.checked_sub(text.len() as u64).ok_or(TableError::Bomb)?;
+        if promises_more_than_it_has(&text) {
+            return Err(TableError::Bomb);
+        }
+        // In an encoding with shifts or of two bytes the promise could be spelled so that it is not found above.
+        if is_strings && text.iter().any(|byte| matches!(byte, 0 | 0x1B)) {
+            return Err(TableError::Workbook);
+        }
     }
     Ok(())
+}
+
+/// Does a part say that it has more strings than fit into it? The library makes room for as many as it says before it reads one: without this, a line of text takes all memory,
+/// and the process with it.
+fn promises_more_than_it_has(part: &[u8]) -> bool {
+    const WORD: &[u8] = b"uniqueCount";
+    // `<si/>`
+    let most = part.len() / 5;
+    let mut rest = part;
+    while let Some(at) = rest.windows(WORD.len()).position(|bytes| bytes == WORD) {
+        rest = &rest[at + WORD.len()..];
+        let number = rest.iter().skip_while(|byte| !byte.is_ascii_digit() && **byte != b'>');
+        let digits = number.take_while(|byte| byte.is_ascii_digit());
+        let count = digits.fold(0_usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
+        if count > most {
+            return true;
+        }
+    }
+    false
 }
 
 fn cells(bytes: &[u8]) -> Result<Table, TableError> {
@@ -42,8 +70,11 @@ fn cells(bytes: &[u8]) -> Result<Table, TableError> {
     // Cell by cell: the whole rectangle between two cells far apart would not fit into memory.
     let mut reader = workbook.worksheet_cells_reader(&sheet).map_err(|_| TableError::Workbook)?;
     let (mut rows, mut number, mut row) = (Rows::default(), 0, Vec::new());
+    let mut left = MAX_UNPACKED;
     while let Some(cell) = reader.next_cell().map_err(|_| TableError::Workbook)? {
         let (at, column) = cell.get_position();
+        // One long text that ten thousand cells share is ten thousand long texts here.
+        left = left.checked_sub(length(cell.get_value())).ok_or(TableError::Bomb)?;
         let text = text(cell.get_value());
         if text.is_empty() {
             continue;
@@ -63,6 +94,15 @@ fn cells(bytes: &[u8]) -> Result<Table, TableError> {
     }
     rows.push(number.saturating_add(1), row)?;
     Ok(Table { format: format!("XLSX, sheet '{}'", sheet.chars().take(31).collect::<String>()), rows: rows.0 })
+}
+
+/// How many bytes a cell's text takes, before it is copied.
+fn length(value: &DataRef<'_>) -> u64 {
+    match value {
+        DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.len() as u64,
+        DataRef::SharedString(text) => text.len() as u64,
+        _ => 0,
+    }
 }
 
 fn text(value: &DataRef<'_>) -> String {
@@ -158,6 +198,32 @@ pub(crate) mod tests {
         assert_eq!(rows[0], (1, vec!["id", "Inventarnummer"]));
         assert_eq!(rows[1], (3, vec!["4711", "4711.5", "2023-03-15", "true", "worked out"]));
         assert_eq!(rows[2], (5, vec!["", "tv & co"]));
+    }
+
+    #[test]
+    fn a_workbook_that_promises_or_repeats_too_much_is_refused_a_082_a_091() {
+        let promising = |count: &str| {
+            let bytes = workbook("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>0</v></c></row>", &["id"]);
+            let mut parts = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+            let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for index in 0..parts.len() {
+                let mut text = String::new();
+                let mut part = parts.by_index(index).unwrap();
+                part.read_to_string(&mut text).unwrap();
+                archive
+                    .start_file(part.name().unwrap().into_owned(), zip::write::SimpleFileOptions::default())
+                    .unwrap();
+                archive.write_all(text.replace("<sst ", &format!("<sst uniqueCount{count} ")).as_bytes()).unwrap();
+            }
+            read(&archive.finish().unwrap().into_inner())
+        };
+        assert_eq!(promising("=\"1\"").unwrap().rows[0].cells, ["id"]);
+        for count in ["=\"1000000000000\"", " = '01000000000000'", "=\"99999999999999999999999\"", "=\"+900000000\""] {
+            assert_eq!(promising(count), Err(TableError::Bomb), "{count}");
+        }
+        let cells: String =
+            (1..=60).map(|row| format!("<row r=\"{row}\"><c r=\"A{row}\" t=\"s\"><v>0</v></c></row>")).collect();
+        assert_eq!(read(&workbook(&cells, &[&"a".repeat(1024 * 1024)])), Err(TableError::Bomb));
     }
 
     #[test]
