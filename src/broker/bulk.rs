@@ -55,9 +55,36 @@ pub enum Selection {
     Matching(DeviceQuery, u64),
 }
 
+/// What a receipt is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// Another place, or what no other word says.
+    #[default]
+    Changed,
+    /// A list was imported.
+    Imported,
+    /// Stopped, reversibly.
+    Suspended,
+    /// Let on again.
+    Resumed,
+    /// Reported stolen.
+    Stolen,
+    /// Taken out for ever.
+    Retired,
+    /// Pairing was opened.
+    Opened,
+    /// Pairing was closed.
+    Closed,
+    /// The last change was undone.
+    Undone,
+}
+
 /// What became of a bulk change. Kept for the session that did it, so that the next page can tell and undo it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Receipt {
+    /// What was done.
+    #[serde(default)]
+    pub deed: Deed,
     /// How many were changed.
     pub done: usize,
     /// How many were so before.
@@ -190,30 +217,31 @@ impl Broker {
         action: &BulkAction,
     ) -> Result<Receipt, UseCaseError> {
         self.may_begin(caller, action)?;
-        let change = match action {
-            BulkAction::Suspend => DeviceChange::Suspend,
-            BulkAction::Resume => DeviceChange::Resume,
-            BulkAction::Stolen => DeviceChange::Stolen,
-            BulkAction::Retire => DeviceChange::Retire,
-            BulkAction::OpenPairing => DeviceChange::OpenWindow(self.now().plus(WINDOW_LIFETIME)),
-            BulkAction::ClosePairing => DeviceChange::CloseWindow,
-            BulkAction::Move(there) => DeviceChange::Move(self.checked_move(caller, there).await?),
+        let (deed, change) = match action {
+            BulkAction::Suspend => (Deed::Suspended, DeviceChange::Suspend),
+            BulkAction::Resume => (Deed::Resumed, DeviceChange::Resume),
+            BulkAction::Stolen => (Deed::Stolen, DeviceChange::Stolen),
+            BulkAction::Retire => (Deed::Retired, DeviceChange::Retire),
+            BulkAction::OpenPairing => (Deed::Opened, DeviceChange::OpenWindow(self.now().plus(WINDOW_LIFETIME))),
+            BulkAction::ClosePairing => (Deed::Closed, DeviceChange::CloseWindow),
+            BulkAction::Move(there) => (Deed::Changed, DeviceChange::Move(self.checked_move(caller, there).await?)),
         };
         let (devices, missing) = self.select_devices(caller, selection).await?;
         if devices.is_empty() && missing.is_empty() {
             return Err(UseCaseError::refused("no device is chosen; tick some in the list"));
         }
         let wanted = devices.into_iter().map(|device| (device, change.clone())).collect();
-        self.apply(caller, wanted, missing).await
+        self.apply(caller, deed, wanted, missing).await
     }
 
     async fn apply(
         &self,
         caller: &Caller,
+        deed: Deed,
         wanted: Vec<(Device, DeviceChange)>,
         missing: Vec<String>,
     ) -> Result<Receipt, UseCaseError> {
-        let mut receipt = Receipt::default();
+        let mut receipt = Receipt { deed, ..Receipt::default() };
         let mut refuse = |id: String, why: String| {
             receipt.refused += 1;
             if receipt.reasons.len() < TOLD {
@@ -323,7 +351,7 @@ impl Broker {
                 Err(error) => return Err(error),
             }
         }
-        self.apply(caller, wanted, missing).await
+        self.apply(caller, Deed::Undone, wanted, missing).await
     }
 
     /// Changes what is known of one device. `seen` is [`Broker::facts_seen`] of what the person looked at.

@@ -343,7 +343,7 @@ pub async fn undo(State(edge): State<Edge>, PagePath(id): PagePath<i64>, form: P
         Err(error) => return not_done(error),
     };
     let lines = vec![
-        t("The sign-in has ended: what the device held is dead at once."),
+        t("The sign-in has ended, and the device's access with it."),
         t("To sign in after all, start again on the device. It need not be paired again."),
     ];
     let done = ApproveDonePage {

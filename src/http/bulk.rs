@@ -26,6 +26,8 @@ struct BulkPage {
     chrome: Chrome,
     action: String,
     heading: String,
+    /// What the button does, in words.
+    act: String,
     meaning: String,
     is_danger: bool,
     count: usize,
@@ -81,7 +83,7 @@ fn question(action: &BulkAction, count: u64) -> (String, String, bool) {
     match action {
         BulkAction::Suspend => (
             tn(count, "Suspend {0} device?", "Suspend {0} devices?"),
-            t("All that they hold is dead at once, and they can't sign in. You can undo it."),
+            t("Their access ends at once, and they can't sign in. You can undo it."),
             true,
         ),
         BulkAction::Resume => (
@@ -91,7 +93,7 @@ fn question(action: &BulkAction, count: u64) -> (String, String, bool) {
         ),
         BulkAction::Stolen => (
             tn(count, "Report {0} device as stolen?", "Report {0} devices as stolen?"),
-            t("All that they hold is dead at once, and an alert is raised. Each is let on again only by its own id."),
+            t("Their access ends at once, and an alert is raised. Each is let on again only by its own id."),
             true,
         ),
         BulkAction::Retire => (
@@ -220,6 +222,7 @@ async fn ask(
     let asked = BulkPage {
         chrome: chrome(edge, &form.signed_in.session, &heading, "devices").await,
         action: form.field("action"),
+        act: heading.trim_end_matches('?').trim_end().to_owned(),
         heading,
         meaning,
         is_danger,

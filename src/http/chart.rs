@@ -6,11 +6,36 @@ use askama::Template;
 
 use crate::clock::Timestamp;
 use crate::http::lang::filters;
-use crate::http::lang::{tf, tn};
+use crate::http::lang::{t, tf, tn};
 use crate::store::AuditBucket;
 
 /// How many units high the tallest bar is.
 const HEIGHT: u64 = 40;
+
+/// What a bar stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+}
+
+impl Per {
+    fn word(self) -> String {
+        match self {
+            Self::Hour => t("Hour"),
+            Self::Day => t("Day"),
+        }
+    }
+
+    fn most(self, most: u64) -> String {
+        match self {
+            Self::Hour => tf("most in an hour: {0}", &[&most.to_string()]),
+            Self::Day => tf("most in a day: {0}", &[&most.to_string()]),
+        }
+    }
+}
 
 /// A bar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +60,7 @@ pub struct Chart {
     pub id: &'static str,
     /// What it shows: "Sign-ins, last 24 hours".
     pub title: String,
-    /// The same in numbers: "31 in all, 7 at the most".
+    /// The same in numbers: "31 in all, most in an hour: 7".
     pub description: String,
     /// What a bar stands for: "Hour".
     pub unit: String,
@@ -46,21 +71,26 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Draws these values.
-    pub fn new(id: &'static str, class: &'static str, title: String, unit: String, values: Vec<(String, u64)>) -> Self {
+    /// Draws these values; the tallest bar that would fit is `top`, so that charts beside each other can be compared.
+    pub fn new(
+        (id, class): (&'static str, &'static str),
+        title: String,
+        per: Per,
+        top: u64,
+        values: Vec<(String, u64)>,
+    ) -> Self {
         let most = values.iter().map(|(_, value)| *value).max().unwrap_or(0);
         let all: u64 = values.iter().map(|(_, value)| *value).sum();
         let bar = |(index, (label, value)): (usize, (String, u64))| {
             // What is not nothing is seen.
-            let height = if value == 0 { 0 } else { (value * HEIGHT / most.max(1)).max(2) };
+            let height = if value == 0 { 0 } else { (value * HEIGHT / top.max(most).max(1)).max(2) };
             Bar { label, value, x: index * 10 + 1, y: HEIGHT - height, height }
         };
-        let most = tf("{0} at the most", &[&most.to_string()]);
         Self {
             id,
             title,
-            description: format!("{}, {most}", tn(all, "{0} in all", "{0} in all")),
-            unit,
+            description: format!("{}, {}", tn(all, "{0} in all", "{0} in all"), per.most(most)),
+            unit: per.word(),
             class,
             bars: values.into_iter().enumerate().map(bar).collect(),
         }
@@ -116,16 +146,18 @@ mod tests {
     fn bars_are_as_high_as_their_share_and_never_invisible() {
         let values =
             [("a", 0), ("b", 1), ("c", 100), ("d", 50)].map(|(label, value)| (label.to_owned(), value)).to_vec();
-        let chart = Chart::new("c", "good", "T".into(), "Hour".into(), values);
+        let chart = Chart::new(("c", "good"), "T".into(), Per::Hour, 0, values.clone());
         assert_eq!(chart.bars.iter().map(|bar| bar.height).collect::<Vec<_>>(), [0, 2, 40, 20]);
         assert_eq!(chart.bars.iter().map(|bar| bar.y + bar.height).collect::<Vec<_>>(), [40; 4]);
-        assert_eq!(chart.description, "151 in all, 100 at the most");
+        assert_eq!(chart.description, "151 in all, most in an hour: 100");
         assert_eq!((chart.width(), chart.ends()), (40, ("a", "d")));
         let html = chart.render().unwrap();
         assert!(html.contains("role=\"img\"") && html.contains("<title id=\"c-t\">T</title>"), "{html}");
         assert!(html.contains("<th scope=\"row\">c</th><td>100</td>"), "{html}");
-        let nothing = Chart::new("c", "good", String::new(), String::new(), vec![("a".into(), 0)]);
+        let nothing = Chart::new(("c", "good"), String::new(), Per::Day, 0, vec![("a".into(), 0)]);
         assert_eq!(nothing.bars[0].height, 0);
+        let beside = Chart::new(("c", "good"), String::new(), Per::Day, 200, values);
+        assert_eq!(beside.bars.iter().map(|bar| bar.height).collect::<Vec<_>>(), [0, 2, 20, 10], "beside a taller one");
     }
 
     #[test]

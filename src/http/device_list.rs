@@ -5,12 +5,12 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use crate::broker::bulk::{Facets, Receipt};
+use crate::broker::bulk::{Deed, Facets, Receipt};
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PageQuery, SignedIn};
 use crate::http::filter::{Filter, NO_FLOOR, ROWS};
 use crate::http::lang::{filters, said, t, tf, tn};
-use crate::http::present::{chrome, page, problems, unavailable, when};
+use crate::http::present::{chrome, floor_words, page, problems, room_words, unavailable, when};
 use crate::http::views::{Chrome, When};
 use crate::model::device::{Device, DeviceFacts, DeviceState, PinnedKey};
 use crate::model::operator::Role;
@@ -71,6 +71,8 @@ struct Done {
     line: String,
     reasons: Vec<(String, String)>,
     has_undo: bool,
+    /// Was a list imported? Then labels and the walk are next.
+    is_import: bool,
 }
 
 /// What was typed into the form that registers a device, and what can be chosen there.
@@ -159,10 +161,10 @@ pub fn label(edge: &Edge, kind: &str) -> String {
     said(&edge.broker().kind(kind).map_or_else(|| kind.to_owned(), |found| found.label.clone()))
 }
 
-/// Where a device is, in one line: `Berlin · 2nd floor · 2.14`.
+/// Where a device is, in one line: `Berlin · 2nd floor · Room 2.14`.
 fn place(device: &Device, site: Option<String>) -> String {
     let facts = &device.facts;
-    let parts = [site.unwrap_or_default(), facts.floor.clone(), facts.room.clone()];
+    let parts = [site.unwrap_or_default(), floor_words(&facts.floor), room_words(&facts.room)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
@@ -220,7 +222,7 @@ fn floors(facets: &Facets, filter: &Filter) -> Vec<Choice> {
 
 fn done(name: String, receipt: Receipt) -> Done {
     let count = |number: usize| u64::try_from(number).unwrap_or(0);
-    let mut lines = vec![tn(count(receipt.done), "{0} device changed.", "{0} devices changed.")];
+    let mut lines = vec![deed_words(receipt.deed, count(receipt.done))];
     if receipt.same > 0 {
         lines.push(tn(count(receipt.same), "{0} was so before.", "{0} were so before."));
     }
@@ -232,7 +234,28 @@ fn done(name: String, receipt: Receipt) -> Done {
     if untold > 0 {
         reasons.push((String::new(), tf("and {0} more", &[&untold.to_string()])));
     }
-    Done { name, line: lines.join(" "), reasons, has_undo: !receipt.undo.is_empty() }
+    Done {
+        name,
+        line: lines.join(" "),
+        reasons,
+        has_undo: !receipt.undo.is_empty(),
+        is_import: receipt.deed == Deed::Imported,
+    }
+}
+
+/// What was done to so many devices.
+fn deed_words(deed: Deed, count: u64) -> String {
+    match deed {
+        Deed::Changed => tn(count, "{0} device changed.", "{0} devices changed."),
+        Deed::Imported => tn(count, "{0} device imported.", "{0} devices imported."),
+        Deed::Suspended => tn(count, "{0} device suspended.", "{0} devices suspended."),
+        Deed::Resumed => tn(count, "{0} device let on again.", "{0} devices let on again."),
+        Deed::Stolen => tn(count, "{0} device reported stolen.", "{0} devices reported stolen."),
+        Deed::Retired => tn(count, "{0} device retired for ever.", "{0} devices retired for ever."),
+        Deed::Opened => tn(count, "Pairing opened for {0} device.", "Pairing opened for {0} devices."),
+        Deed::Closed => tn(count, "Pairing closed for {0} device.", "Pairing closed for {0} devices."),
+        Deed::Undone => tn(count, "Undone for {0} device.", "Undone for {0} devices."),
+    }
 }
 
 /// The facts in a form.

@@ -10,7 +10,7 @@ use crate::broker::UseCaseError;
 use crate::http::Edge;
 use crate::http::device_list::label;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
-use crate::http::lang::{filters, t, tf};
+use crate::http::lang::{filters, said, t, tf};
 use crate::http::present::{
     assurance_fact, chrome, page, pending_pairing, problems, refused_form, span, timeline_entry, when, who,
 };
@@ -159,9 +159,9 @@ async fn device_page(
 fn notice(done: &str, device: &Device) -> Option<String> {
     let id = device.id.as_str();
     Some(match (done, device.state) {
-        ("suspended", DeviceState::Suspended) => tf("{0} is suspended. All that it held is dead.", &[id]),
+        ("suspended", DeviceState::Suspended) => tf("{0} is suspended. Its access has ended.", &[id]),
         ("stolen", DeviceState::Suspended) if device.stolen_at.is_some() => {
-            tf("{0} is stopped and reported stolen. All that it held is dead.", &[id])
+            tf("{0} is stopped and reported stolen. Its access has ended.", &[id])
         }
         ("resumed", DeviceState::Active | DeviceState::Registered) => {
             tf("{0} may go on. It has to sign in again.", &[id])
@@ -176,7 +176,7 @@ fn notice(done: &str, device: &Device) -> Option<String> {
 
 /// What devices of a kind may do, as sentences.
 fn policy(kind: &Kind) -> Vec<String> {
-    let mut sentences: Vec<String> = kind.scopes.iter().map(|(_, words)| tf("May {0}.", &[words])).collect();
+    let mut sentences: Vec<String> = kind.scopes.iter().map(|(_, words)| tf("May {0}.", &[&said(words)])).collect();
     sentences.push(match kind.refresh {
         Some(policy) => tf(
             "A sign-in lasts up to {0}, and ends after {1} without use.",

@@ -147,7 +147,10 @@ impl FromRequestParts<Edge> for SignedIn {
         };
         let asked = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         session
-            .map(|session| Self { session, peer })
+            .map(|session| {
+                present::read_by(edge, &session);
+                Self { session, peer }
+            })
             .ok_or_else(|| to_sign_in(asked, parts.method == axum::http::Method::GET))
     }
 }

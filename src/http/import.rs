@@ -5,12 +5,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use crate::broker::bulk::Receipt;
+use crate::broker::bulk::{Deed, Receipt};
 use crate::http::Edge;
 use crate::http::device_list::{download, label};
 use crate::http::extract::{PageForm, SignedIn};
 use crate::http::lang::{filters, said, t, tf};
-use crate::http::present::{chrome, page, problems, unavailable};
+use crate::http::present::{chrome, floor_words, page, problems, room_words, unavailable};
 use crate::http::upload::Upload;
 use crate::http::views::Chrome;
 use crate::model::columns::Column;
@@ -137,7 +137,7 @@ pub async fn register(State(edge): State<Edge>, form: PageForm) -> Response {
     };
     match done.await.map_err(problems) {
         Ok((checked, _)) if checked.errors.is_empty() => {
-            let receipt = Receipt { done: checked.devices.len(), ..Receipt::default() };
+            let receipt = Receipt { deed: Deed::Imported, done: checked.devices.len(), ..Receipt::default() };
             match broker.keep_receipt(session, &receipt).await {
                 Ok(name) => Redirect::to(&format!("/devices?state=registered&done={name}")).into_response(),
                 Err(error) => unavailable(&error),
@@ -170,7 +170,7 @@ fn outcome(edge: &Edge, checked: Checked, token: Option<String>) -> Outcome {
         is_minted: device.is_minted,
         name: device.facts.name.clone(),
         kind: label(edge, &device.facts.kind),
-        place: [device.facts.floor.as_str(), device.facts.room.as_str()]
+        place: [floor_words(&device.facts.floor), room_words(&device.facts.room)]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>()

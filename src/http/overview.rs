@@ -8,7 +8,7 @@ use axum::response::Response;
 use crate::broker::Caller;
 use crate::clock::Timestamp;
 use crate::http::Edge;
-use crate::http::chart::{Chart, Span};
+use crate::http::chart::{Chart, Per, Span};
 use crate::http::extract::SignedIn;
 use crate::http::lang::{filters, t, tf};
 use crate::http::present::{chrome, page, pending_pairing, sentence, unavailable, when};
@@ -47,8 +47,8 @@ pub struct OverviewPage {
     pub signed_in_today: u64,
     /// Refusals today.
     pub refused_today: u64,
-    /// The last 24 hours and the last 14 days, of sign-ins and of refusals.
-    pub charts: [Chart; 4],
+    /// The last 24 hours and the last 14 days, of sign-ins and of refusals; none where nothing happened.
+    pub charts: Vec<Chart>,
     /// The last refusals, newest first.
     pub refusals: Vec<Refusal>,
     /// Devices that need a hand.
@@ -168,19 +168,26 @@ async fn overview(edge: &Edge, signed_in: &SignedIn) -> Result<OverviewPage, Sto
     })
 }
 
-async fn charts(edge: &Edge, caller: &Caller, now: Timestamp) -> Result<[Chart; 4], StoreError> {
+async fn charts(edge: &Edge, caller: &Caller, now: Timestamp) -> Result<Vec<Chart>, StoreError> {
     let (hours, days) = (Span::until(now, HOUR, 24), Span::until(now, DAY, 14));
     let by_hour = edge.broker().audit_series(caller, hours.since, HOUR).await?;
     let by_day = edge.broker().audit_series(caller, days.since, DAY).await?;
-    let signed_in = |bucket: &AuditBucket| bucket.signed_in;
-    let refused = |bucket: &AuditBucket| bucket.refused;
-    let (hour, day) = (t("Hour"), t("Day"));
-    Ok([
-        Chart::new("c-sh", "chart-good", t("Sign-ins, last 24 hours"), hour.clone(), hours.values(&by_hour, signed_in)),
-        Chart::new("c-rh", "chart-bad", t("Refusals, last 24 hours"), hour, hours.values(&by_hour, refused)),
-        Chart::new("c-sd", "chart-good", t("Sign-ins, last 14 days"), day.clone(), days.values(&by_day, signed_in)),
-        Chart::new("c-rd", "chart-bad", t("Refusals, last 14 days"), day, days.values(&by_day, refused)),
-    ])
+    let pair =
+        |(good, bad): (&'static str, &'static str), titles: [String; 2], per, span: &Span, found: &[AuditBucket]| {
+            // One scale for both: three refusals must not look like three hundred sign-ins.
+            let top = found.iter().map(|bucket| bucket.signed_in.max(bucket.refused)).max().unwrap_or(0);
+            let [signed_in, refused] = titles;
+            let charts = [
+                Chart::new((good, "chart-good"), signed_in, per, top, span.values(found, |bucket| bucket.signed_in)),
+                Chart::new((bad, "chart-bad"), refused, per, top, span.values(found, |bucket| bucket.refused)),
+            ];
+            if top == 0 { Vec::new() } else { Vec::from(charts) }
+        };
+    let of_hours = [t("Sign-ins, last 24 hours"), t("Refusals, last 24 hours")];
+    let of_days = [t("Sign-ins, last 14 days"), t("Refusals, last 14 days")];
+    let mut charts = pair(("c-sh", "c-rh"), of_hours, Per::Hour, &hours, &by_hour);
+    charts.extend(pair(("c-sd", "c-rd"), of_days, Per::Day, &days, &by_day));
+    Ok(charts)
 }
 
 /// The user code is never listed: it is to be read off the device.

@@ -493,9 +493,9 @@ pub struct PairDonePage {
 }
 
 /// What happened, and what the device shows now.
-pub(super) fn outcome(device: &Device, is_paired: bool) -> String {
+pub(super) fn outcome(is_paired: bool) -> String {
     if is_paired {
-        tf("From now on only this key is {0}. The device has been told.", &[device.id.as_str()])
+        t("The device has been told.")
     } else {
         t("The device has been told no. It can ask again while pairing is open.")
     }
@@ -517,7 +517,7 @@ async fn done(edge: &Edge, signed_in: &SignedIn, walk: Option<Walk>, device: &De
         device_name: device.facts.name.clone(),
         key: device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt)),
         paired: is_paired,
-        message: outcome(device, is_paired),
+        message: outcome(is_paired),
         next,
         onward: Some(onward),
     };

@@ -10,6 +10,7 @@ use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
+use crate::http::extract::SignedIn;
 use crate::http::lang::{self, said, t, tf, tn};
 use crate::http::views::{Chrome, DeviceRow, Fact, FactState, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
@@ -46,6 +47,15 @@ pub async fn chrome(edge: &Edge, session: &Session, title: &str, active: &'stati
     }
 }
 
+/// Notes for the pages that say no who is signed in.
+pub fn read_by(edge: &Edge, session: &Session) {
+    lang::read_by(lang::Reader {
+        name: session.operator.name.clone(),
+        administers: session.operator.rights.highest().is_some_and(Role::may_administer),
+        csrf: edge.broker().csrf_token(session),
+    });
+}
+
 /// The frame of a page for nobody in particular.
 pub fn bare_chrome(title: &str) -> Chrome {
     Chrome {
@@ -79,6 +89,22 @@ pub fn when(at: Timestamp, now: Timestamp) -> When {
     };
     let exact = at.rfc3339();
     When { relative, exact: exact.replace('T', " ").replace('Z', " UTC"), iso: exact }
+}
+
+/// A floor as people say it: `Floor 2`, but `Attic`.
+pub fn floor_words(floor: &str) -> String {
+    if is_bare(floor) { tf("Floor {0}", &[floor]) } else { floor.to_owned() }
+}
+
+/// A room as people say it: `Room 2.14`, but `Kitchen`.
+pub fn room_words(room: &str) -> String {
+    if is_bare(room) { tf("Room {0}", &[room]) } else { room.to_owned() }
+}
+
+/// Is it a number or a short sign, that says nothing without the word for what it counts?
+fn is_bare(place: &str) -> bool {
+    let is_sign = place.chars().count() <= 2 || place.contains(|letter: char| letter.is_numeric());
+    !place.is_empty() && is_sign && !place.contains(char::is_whitespace)
 }
 
 /// A span of time in its largest unit.
@@ -224,6 +250,12 @@ pub fn message(status: StatusCode, heading: &str, lines: Vec<String>, action: Op
     let action = action.map(|(href, label)| (href.to_owned(), label.to_owned()));
     // Nothing of the address comes back: two of them that nobody may tell apart must look the same.
     let chrome = Chrome { here: "/".into(), ..bare_chrome(heading) };
+    let chrome = match lang::reader() {
+        Some(reader) => {
+            Chrome { operator: Some(reader.name), administers: reader.administers, csrf: reader.csrf, ..chrome }
+        }
+        None => chrome,
+    };
     page(status, &MessagePage { chrome, heading: heading.to_owned(), lines, action })
 }
 
@@ -250,8 +282,8 @@ pub fn cross_site(_: ProtectionError) -> axum::http::Response<axum::body::Body> 
     refused_form()
 }
 
-/// Every address that is not a route.
-pub async fn not_found() -> Response {
+/// Every address that is not a route. Who is signed in keeps the navigation.
+pub async fn not_found(_: Result<SignedIn, Response>) -> Response {
     no_such_page()
 }
 

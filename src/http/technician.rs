@@ -239,7 +239,7 @@ pub async fn decide(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
                 device_name: device.facts.name.clone(),
                 key: device.key.as_ref().map_or_else(String::new, |key| PinnedKey::short(&key.jkt)),
                 paired: true,
-                message: pair::outcome(&device, true),
+                message: pair::outcome(true),
                 next: None,
                 onward: None,
             };

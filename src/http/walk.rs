@@ -15,7 +15,7 @@ use crate::http::Edge;
 use crate::http::extract::{PageQuery, SignedIn, cookie, set_cookie};
 use crate::http::lang::{filters, t, tf, tn};
 use crate::http::pair::{Choice, SiteChoice, announced};
-use crate::http::present::{chrome, page, pending_pairing, problems, refused_form, when};
+use crate::http::present::{chrome, floor_words, page, pending_pairing, problems, refused_form, when};
 use crate::http::views::{Chrome, PendingPairing, When};
 use crate::model::device::{Device, DeviceState};
 use crate::model::operator::Role;
@@ -180,7 +180,7 @@ fn sum(progress: &[FloorProgress]) -> (u64, u64) {
 }
 
 fn floor_name(floor: &str) -> String {
-    if floor.is_empty() { t("Without a floor") } else { floor.to_owned() }
+    if floor.is_empty() { t("Without a floor") } else { floor_words(floor) }
 }
 
 fn floor(progress: &FloorProgress, walk: &Walk) -> Floor {

@@ -98,8 +98,8 @@ events! {
     PairingConfirmed "pairing.confirmed" Info "paired: from now on only this key";
     CodeIssued "code.issued" Info "asked to sign in";
     CodeRefused "code.refused" Refusal "asked for a code and got none";
-    CodeUnenrolled "code.unenrolled" Alert "an unenrolled client asked and got nothing";
-    KeyMismatch "key.mismatch" Alert "a foreign key asked as this device";
+    CodeUnenrolled "code.unenrolled" Alert "a device that is not registered asked and got nothing";
+    KeyMismatch "key.mismatch" Alert "something with another key posed as this device";
     PhishingClient "client.phishing" Alert "a client id that phishing kits use asked and got nothing";
     ForeignKeyOnCode "code.foreign_key" Alert "a code was presented by a foreign key";
     GrantClaimed "grant.claimed" Info "sign-in opened by an approver";

@@ -244,9 +244,11 @@ async fn refusals_look_right(browser: &Chromium, test: &TestBroker) {
     browser.click("main form button").await;
     browser.see_heading("Reported").await;
     browser.inspect("reported", &[]).await;
+    browser.see("nav a[href='/devices']").await;
     browser.open(&format!("{}/nowhere", test.issuer)).await;
     browser.see_heading("Not here").await;
     browser.inspect("not-here", &["status of 404"]).await;
+    browser.see("nav a[href='/devices']").await;
     browser.open(&format!("{}/pair/nowhere", test.issuer)).await;
     browser.see_heading("Not here").await;
     browser.assert_calm("no pairing", &["status of 404"]).await;
@@ -446,6 +448,13 @@ async fn one_site_is_all_that_is_seen(look: Look) {
         browser.open(&format!("{}/devices", test.issuer)).await;
         let text = browser.text().await;
         assert!(text.contains("Hall TV") && !text.contains("lobby-printer-01"), "{text}");
+        let offered =
+            browser.run("return [...document.querySelectorAll('#bulk-action option')].map((o) => o.value).join()");
+        assert_eq!(offered.await, "labels", "a viewer may print labels, and change nothing");
+        assert_eq!(
+            browser.run("return document.querySelectorAll('#register, .list-tools [href$=import]').length").await,
+            0
+        );
         browser.inspect("devices-one-site", &[]).await;
         browser.open(&format!("{}/devices/lobby-printer-01", test.issuer)).await;
         browser.see_heading("Not here").await;
@@ -454,6 +463,8 @@ async fn one_site_is_all_that_is_seen(look: Look) {
         browser.inspect("device-only-looked-at", &["status of 404"]).await;
         let offered = browser.run("return document.querySelectorAll('main form button').length").await;
         assert_eq!(offered, 0, "a viewer is offered nothing to do");
+        let text = browser.text().await;
+        assert!(text.contains("It has no key yet") && !text.contains("Open pairing"), "{text}");
     })
     .await;
 }

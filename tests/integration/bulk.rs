@@ -53,7 +53,7 @@ async fn ticked_devices_are_suspended_after_a_yes_and_let_on_again_by_undo() {
     let done = dana.post("/devices/bulk", &yes).await;
     assert_eq!(done.status, 303, "{}", said(&done));
     let list = dana.get(done.header("location").unwrap()).await;
-    assert!(list.body.contains("2 devices changed.") && list.body.contains("action=\"/devices/undo\""));
+    assert!(list.body.contains("2 devices suspended.") && list.body.contains("action=\"/devices/undo\""));
     assert_eq!(state(&test, "device-002").await, DeviceState::Suspended);
 
     let name = hidden(&list.body, "done");
@@ -129,7 +129,7 @@ async fn retiring_many_wants_a_word_and_a_fresh_sign_in_and_has_no_undo_a_081() 
     let dana = test.another_session("dana").await;
     let done = dana.post("/devices/bulk", &fields("retire")).await;
     let list = dana.get(done.header("location").unwrap()).await;
-    assert!(list.body.contains("1 device changed.") && !list.body.contains("/devices/undo"), "{}", list.body);
+    assert!(list.body.contains("1 device retired for ever.") && !list.body.contains("/devices/undo"), "{}", list.body);
     assert_eq!(state(&test, "device-000").await, DeviceState::Retired);
     let again = dana
         .post("/devices/bulk", &[("confirmed", "yes"), ("which", "ids"), ("ids", "device-000"), ("action", "resume")])

@@ -70,7 +70,13 @@ async fn a_list_is_checked_first_then_imported_whole() {
     let done = dana.post("/devices/import/register", &[("checked", &token)]).await;
     assert_eq!(done.status, 303, "{}", said(&done));
     let list = dana.get(done.header("location").unwrap()).await;
-    assert!(list.body.contains("2 devices changed.") && list.body.contains("printer-x-77"), "{}", list.body);
+    assert!(
+        list.body.contains("2 devices imported.")
+            && list.body.contains("Walk the floors")
+            && list.body.contains("printer-x-77"),
+        "{}",
+        list.body
+    );
     assert_eq!((test.count("devices.imported").await, test.count("device.registered").await), (1, 2));
     let (devices, _) = test.broker.devices(&Caller::command_line(), &everything()).await.unwrap();
     assert!(devices.iter().all(|device| device.state == DeviceState::Registered && device.key.is_none()), "unverified");

@@ -69,7 +69,7 @@ async fn alerts_come_first_say_what_to_do_and_are_turned_page_by_page() {
         .or_else(|| first.split("href=\"/alerts?show=alert&#38;before=").nth(1));
     let older = older.expect("older ones").split('"').next().unwrap();
     let rest = dana.get(&format!("/alerts?show=alert&before={older}")).await.body;
-    assert!(rest.contains("an unenrolled client asked and got nothing"), "{rest}");
+    assert!(rest.contains("a device that is not registered asked and got nothing"), "{rest}");
     assert!(rest.contains("/devices/berlin-printer"), "with the device: {rest}");
     assert!(rest.matches("<li id=\"entry-").count() < 50 && !rest.contains("Older alerts"), "{rest}");
 }
@@ -217,7 +217,7 @@ async fn pages_of_this_part_speak_german() {
             "/devices/lobby-printer-01/approvers",
             ["Wer es freigeben darf", "Jeder, der an seinem Standort", "Auf die Liste setzen"],
         ),
-        (path.as_str(), ["Anmeldung zulassen: printer?", "Melden und Gerät sperren", "Scans in den Scan-Ordner legen"]),
+        (path.as_str(), ["Anmeldung zulassen: Drucker?", "Melden und Gerät sperren", "Scans in den Scan-Ordner legen"]),
     ] {
         let answer = dana.get_with(page, &[("accept-language", "de")]).await;
         for said in words {

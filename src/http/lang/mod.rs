@@ -119,6 +119,19 @@ fn filled<'a>(line: &'a str, pieces: &[String]) -> Option<Vec<&'a str>> {
 struct Place {
     language: &'static Language,
     path: String,
+    /// Who is signed in there, once that is known.
+    reader: std::cell::OnceCell<Reader>,
+}
+
+/// Who reads a page: what its header and its navigation need.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// Name of the person.
+    pub name: String,
+    /// Is what administrators have offered?
+    pub administers: bool,
+    /// For the form that signs out.
+    pub csrf: String,
 }
 
 tokio::task_local! {
@@ -133,6 +146,17 @@ pub fn language() -> &'static Language {
 /// The address of the page that is being made.
 pub fn here() -> String {
     PLACE.try_with(|place| place.path.clone()).unwrap_or_else(|_| "/".into())
+}
+
+/// Notes who is signed in, so that also pages that say no keep the way on.
+pub fn read_by(reader: Reader) {
+    // Outside of a page nobody asks.
+    let _ = PLACE.try_with(|place| place.reader.set(reader));
+}
+
+/// Who is signed in, if that is known.
+pub fn reader() -> Option<Reader> {
+    PLACE.try_with(|place| place.reader.get().cloned()).ok().flatten()
 }
 
 /// A text of ours.
@@ -235,7 +259,7 @@ pub async fn speak(request: Request, next: Next) -> Response {
     let chosen = cookie(request.headers(), LANGUAGE_COOKIE).and_then(by_code);
     let language = chosen.or_else(|| preferred(request.headers())).unwrap_or(&LANGUAGES[0]);
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    PLACE.scope(Place { language, path }, next.run(request)).await
+    PLACE.scope(Place { language, path, reader: std::cell::OnceCell::new() }, next.run(request)).await
 }
 
 fn by_code(code: &str) -> Option<&'static Language> {

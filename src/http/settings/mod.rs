@@ -138,6 +138,7 @@ fn setting_words(setting: &str) -> String {
         "signing_algorithm" => t("Tokens are signed with"),
         "jwks" => t("Keys of the service"),
         "networks" => t("Networks"),
+        "new_approver" => t("A second person when the approver is new to the device"),
         "two_persons" => t("Two persons"),
         "quiet_hours" => t("Quiet hours (UTC)"),
         other => other.to_owned(),
