@@ -71,10 +71,8 @@ impl Broker {
         caller.must_be_no_program()?;
         caller.must_everywhere(Role::may_administer)?;
         self.must_be_fresh(caller)?;
-        let person = self.person(caller, name).await?;
-        let context = self.context(caller);
-        let removed = self.store.remove_passkeys(name, &context).await?;
-        self.store.sign_out_everywhere(person.operator.id, &context).await?;
+        self.person(caller, name).await?;
+        let removed = self.store.remove_passkeys(name, &self.context(caller)).await?;
         self.wake.everybody();
         Ok(removed)
     }

@@ -135,6 +135,7 @@ impl Broker {
             operator: session.operator.id,
             name,
             data: json!(credential).to_string(),
+            session: session.hash,
         };
         if self.store.add_passkey(&new, &self.context(&session.caller(peer))).await? {
             Ok(())
@@ -171,7 +172,7 @@ impl Broker {
         let state: DiscoverableAuthentication = serde_json::from_str(&state).map_err(|_| over())?;
         match self.checked(webauthn, browser, state, answer).await? {
             Some((passkey, data)) => {
-                let (id, session) = self.new_session(SignInMethod::Passkey, browser)?;
+                let (id, session) = self.new_session(SignInMethod::Passkey, self.now(), browser)?;
                 if self.store.use_passkey(&passkey, &data, &session, &self.context_of(browser)).await? {
                     return Ok(id);
                 }

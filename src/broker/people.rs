@@ -216,7 +216,7 @@ impl Broker {
     /// If the store fails.
     pub async fn sign_in(&self, token: &str, browser: &Browser) -> Result<Option<String>, UseCaseError> {
         let Some(token) = bytes32_from_b64u(token) else { return Ok(None) };
-        let (id, session) = self.new_session(SignInMethod::Link, browser)?;
+        let (id, session) = self.new_session(SignInMethod::Link, self.now(), browser)?;
         let operator = self.store.use_link(&sha256(&[&token]), &session, &self.context_of(browser)).await?;
         if operator.is_none() {
             self.note_refusal(Event::LinkRefused, None, "", browser.peer).await;
@@ -224,8 +224,8 @@ impl Broker {
         Ok(operator.map(|_| id))
     }
 
-    /// Opens a session for a person who proved by `method` who it is, for the first time or once more; its id for the cookie. `None` if the person is
-    /// disabled.
+    /// Opens a session for a person who proved by `method` and at `fresh_at` who it is, for the first time or once more; its id for the cookie. `None` if
+    /// the person is disabled.
     ///
     /// # Errors
     /// If the store fails.
@@ -233,9 +233,10 @@ impl Broker {
         &self,
         operator: OperatorId,
         method: SignInMethod,
+        fresh_at: Timestamp,
         browser: &Browser,
     ) -> Result<Option<String>, UseCaseError> {
-        let (id, session) = self.new_session(method, browser)?;
+        let (id, session) = self.new_session(method, fresh_at, browser)?;
         Ok(self.store.open_session(operator, &session, &self.context_of(browser)).await?.map(|_| id))
     }
 
@@ -243,12 +244,14 @@ impl Broker {
     pub(super) fn new_session(
         &self,
         method: SignInMethod,
+        fresh_at: Timestamp,
         browser: &Browser,
     ) -> Result<(String, NewSession), UseCaseError> {
         let id = self.random.bytes32()?;
         let new = NewSession {
             hash: sha256(&[&id]),
             method,
+            fresh_at,
             agent: one_line(&browser.agent).chars().take(AGENT_LENGTH).collect(),
             ends_at: self.now().plus(SESSION_ABSOLUTE),
             replaces: browser.session.as_deref().and_then(bytes32_from_b64u).map(|id| sha256(&[&id])),

@@ -121,6 +121,13 @@ impl Broker {
             Ok(identity) => identity,
             Err(error) => return self.refuse_sso(&error.to_string(), lines(error), browser).await,
         };
+        // A provider that still knows the browser lets anybody who sits there through, so its sign-in is as old as it says, and never fresh if it says
+        // nothing. Where the person had to be asked anew, `identity` has made sure of it.
+        let fresh_at = match identity.proved_at {
+            _ if begun.again => now,
+            Some(proved_at) => proved_at.min(now),
+            None => Timestamp::from_millis(0),
+        };
         let back = match kept.again {
             None => None,
             Some((asked_by, back)) => {
@@ -133,12 +140,17 @@ impl Broker {
                 Some(back)
             }
         };
-        let session = self.sign_in_by_sso(&identity, browser).await?;
+        let session = self.sign_in_by_sso(&identity, fresh_at, browser).await?;
         Ok(SsoEnded { session, back })
     }
 
     /// Steps 3 and 4; the session's id.
-    async fn sign_in_by_sso(&self, identity: &Identity, browser: &Browser) -> Result<String, UseCaseError> {
+    async fn sign_in_by_sso(
+        &self,
+        identity: &Identity,
+        fresh_at: Timestamp,
+        browser: &Browser,
+    ) -> Result<String, UseCaseError> {
         let (roles, admits_everybody) = self.roles_by_groups(identity);
         let is_admitted = admits_everybody || roles != Rights::default();
         let wanted = SsoIdentity {
@@ -155,7 +167,7 @@ impl Broker {
             let lines = lines("your account is good, but none of its groups has a role here");
             return self.refuse_sso(&why, lines, browser).await;
         };
-        match self.open_session(person.id, SignInMethod::Sso, browser).await? {
+        match self.open_session(person.id, SignInMethod::Sso, fresh_at, browser).await? {
             Some(session) => Ok(session),
             None => {
                 let lines = lines("your account is good, but you were disabled here");
@@ -246,6 +258,11 @@ fn lines(error: SsoError) -> Vec<String> {
         SsoError::Untrusted(_) => vec![
             "what your organisation's sign-in said of you can't be relied on".into(),
             "nobody was signed in; the audit log says what was wrong".into(),
+        ],
+        SsoError::NoAuthTime => vec![
+            "your organisation's sign-in does not say when you signed in there, so this does not count as anew".into(),
+            "whoever administers it can have it send the claim auth_time; until then, sign in again in another way"
+                .into(),
         ],
         SsoError::TooManyGroups => vec![
             "you are in so many groups that your organisation's sign-in does not name them".into(),

@@ -286,12 +286,15 @@ impl FromRequest<Edge> for PageForm {
 
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let signed_in = SignedIn::from_request_parts(&mut parts, edge).await?;
+        // Nobody reads what a stranger sends.
+        SignedIn::from_request_parts(&mut parts, edge).await?;
         // A cross-site form can send text/plain; ours never does.
         if !is_form(&parts.headers) {
             return Err(present::refused_form());
         }
         let body = read_body(body).await.map_err(|(status, what)| (status, what).into_response())?;
+        // Only now: a body that is held back would act later, with rights that are gone by then.
+        let signed_in = SignedIn::from_request_parts(&mut parts, edge).await?;
         // A field that stands twice makes two readings possible; no page of ours sends one.
         let Ok(form) = Form::parse_at_most(&body, MAX_FIELDS) else { return Err(present::refused_form()) };
         let is_ours = form.get("csrf").is_some_and(|token| edge.broker().is_csrf_token(&signed_in.session, token));

@@ -66,11 +66,12 @@ impl FromRequest<Edge> for AskedBy {
 
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let signed_in = SignedIn::from_request_parts(&mut parts, edge).await;
-        let Ok(signed_in) = signed_in else {
-            return Err(refused(StatusCode::UNAUTHORIZED, t("You are not signed in any more. Open the page again.")));
-        };
-        let asked = Asked::from_request(Request::from_parts(parts, body), edge).await?;
+        let no_session =
+            |_| refused(StatusCode::UNAUTHORIZED, t("You are not signed in any more. Open the page again."));
+        SignedIn::from_request_parts(&mut parts, edge).await.map_err(no_session)?;
+        let asked = Asked::from_request(Request::from_parts(parts.clone(), body), edge).await?;
+        // Once more: the body may have been held back until the person had lost everything.
+        let signed_in = SignedIn::from_request_parts(&mut parts, edge).await.map_err(no_session)?;
         if !edge.broker().is_csrf_token(&signed_in.session, &asked.sent.csrf) {
             return Err(not_ours());
         }

@@ -68,8 +68,10 @@ impl FromRequest<Edge> for PassForm {
 
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
+        Passed::from_request_parts(&mut parts, edge).await?;
+        let PostedForm(fields) = PostedForm::from_request(Request::from_parts(parts.clone(), body), edge).await?;
+        // Once more: the body may have been held back until the pass was over.
         let passed = Passed::from_request_parts(&mut parts, edge).await?;
-        let PostedForm(fields) = PostedForm::from_request(Request::from_parts(parts, body), edge).await?;
         let csrf = edge.broker().technician_csrf(&passed.pass);
         let is_ours = fields.get("csrf").is_some_and(|token| is_equal(csrf.as_bytes(), token.as_bytes()));
         if is_ours { Ok(Self { passed, fields }) } else { Err(refused_form()) }

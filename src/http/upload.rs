@@ -64,10 +64,15 @@ impl<const MAX: usize> FromRequest<Edge> for Upload<MAX> {
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let signed_in = SignedIn::from_request_parts(&mut parts, edge).await?;
-        let form = Multipart::from_request(Request::from_parts(parts, body), edge).await.map_err(|_| refused_form())?;
+        let form = Multipart::from_request(Request::from_parts(parts.clone(), body), edge).await;
+        let form = form.map_err(|_| refused_form())?;
         let read = tokio::time::timeout(UPLOAD_TIMEOUT, read(form, edge, &signed_in)).await;
         match read.unwrap_or(Err(Unread::TooSlow)) {
-            Ok((file, fields)) => Ok(Self { signed_in, file, fields }),
+            Ok((file, fields)) => {
+                // Once more: two minutes are enough to lose every right.
+                let signed_in = SignedIn::from_request_parts(&mut parts, edge).await?;
+                Ok(Self { signed_in, file, fields })
+            }
             Err(Unread::Foreign) => Err(refused_form()),
             Err(Unread::TooLarge) => {
                 let most = if MAX < MIB { format!("{} KiB", MAX / 1024) } else { format!("{} MiB", MAX / MIB) };

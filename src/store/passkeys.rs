@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
 use crate::model::audit::Context;
+use crate::secret::Bytes32;
 use crate::store::{NewSession, Result};
 
 /// At most so many passkeys of one person.
@@ -40,12 +41,15 @@ pub struct NewPasskey {
     pub name: String,
     /// See [`Passkey`].
     pub data: String,
+    /// Hash of the id of the session that adds it.
+    pub session: Bytes32,
 }
 
 /// Passkeys.
 #[async_trait]
 pub trait PasskeyStore: Send + Sync {
-    /// Adds a passkey. `false` if the credential is somebody's already, the person is unknown or disabled, or has [`MAX_PASSKEYS`].
+    /// Adds a passkey. `false` if the credential is somebody's already, the person is unknown or disabled, or has [`MAX_PASSKEYS`], or
+    /// the session is not the person's or has ended: a session that was ended must leave no passkey behind.
     async fn add_passkey(&self, new: &NewPasskey, context: &Context) -> Result<bool>;
     /// The passkeys of a person, oldest first.
     async fn passkeys_of(&self, operator: OperatorId) -> Result<Vec<Passkey>>;

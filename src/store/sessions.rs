@@ -19,6 +19,8 @@ pub struct NewSession {
     pub hash: Bytes32,
     /// How the person proved who it is.
     pub method: SignInMethod,
+    /// When the person proved it: not always now, the provider may have known the browser still.
+    pub fresh_at: Timestamp,
     /// The browser by its own word, one short line.
     pub agent: String,
     /// It ends then, used or not.
@@ -67,7 +69,8 @@ pub trait SessionStore: Send + Sync {
         session: &NewSession,
         context: &Context,
     ) -> Result<Option<Operator>>;
-    /// Whose session this is, if it lives: not ended, neither idle nor too old, the person not disabled.
+    /// Whose session this is, if it lives: not ended, neither idle nor too old, the person not disabled. Roles by groups count only in a session that the
+    /// organisation's sign-in opened.
     async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>>;
     /// All sessions of a person that live, the last used first.
     async fn sessions_of(&self, operator: OperatorId, now: Timestamp) -> Result<Vec<SessionOfPerson>>;
@@ -75,7 +78,7 @@ pub trait SessionStore: Send + Sync {
     async fn touch_session(&self, hash: &Bytes32, now: Timestamp) -> Result<()>;
     /// Signs out.
     async fn end_session(&self, hash: &Bytes32, context: &Context) -> Result<()>;
-    /// Ends all sessions of a person; what the person approved before and nobody has fetched yet is void. How many there were.
+    /// Ends all sessions of a person, and its links that nobody has used; what the person approved before and nobody has fetched yet is void. How many there were.
     async fn sign_out_everywhere(&self, operator: OperatorId, context: &Context) -> Result<u64>;
     /// Keeps what a browser needs for its next step, by the hash of what only that browser has. At most [`MAX_CEREMONIES`].
     async fn start_ceremony(

@@ -203,9 +203,17 @@ mod tests {
             let url = url.parse().unwrap();
             assert_eq!((strict.check(&url).is_ok(), lax.check(&url).is_ok()), (is_strict, is_lax), "{url}");
         }
-        // A name is looked up, and what is found is looked at.
-        let request = http::Request::get("https://localhost:1/").body(Vec::new()).unwrap();
-        assert!(strict.send(request).await.is_err());
+        // A name is looked up, and what is found is looked at: nobody even knocks at the door.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+        let get = || http::Request::get(&door).body(Vec::new()).unwrap();
+        assert!(strict.send(get()).await.is_err());
+        let knock = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        assert!(knock.is_err(), "somebody came");
+        let (answer, knock) = tokio::join!(lax.send(get()), async {
+            tokio::time::timeout(Duration::from_secs(5), listener.accept()).await.map(drop)
+        });
+        assert!(answer.is_err() && knock.is_ok(), "with leave, the same door is knocked at");
     }
 
     #[test]

@@ -35,6 +35,8 @@ use crate::upstream::{HttpClient, UpstreamError};
 
 /// Metadata and keys are asked for anew after this long.
 const KEEP: Duration = Duration::from_secs(600);
+/// If the provider does not answer then, what was heard last is good for this long. It signs nobody in by itself: the code is exchanged at the provider.
+const KEEP_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// At the soonest after this long again: for a key that is not known yet, or after a failure.
 const PAUSE: Duration = Duration::from_secs(15);
 /// How far the provider's clock may be off.
@@ -70,6 +72,9 @@ pub enum SsoError {
     /// The ID token is not good.
     #[error("the provider's statement is not good: {0}")]
     Untrusted(String),
+    /// The ID token of a fresh sign-in has no `auth_time`.
+    #[error("the provider's statement is not good: it does not say when the person signed in (auth_time)")]
+    NoAuthTime,
     /// Entra leaves the groups out if a person has more than 200.
     #[error("the provider left the groups out, because they are too many")]
     TooManyGroups,
@@ -126,6 +131,8 @@ pub struct Identity {
     pub name: String,
     /// Groups, as the provider names them.
     pub groups: Vec<String>,
+    /// When the person signed in there, if the provider says it: it may have been long ago, in a browser that was left since.
+    pub proved_at: Option<Timestamp>,
 }
 
 /// Claims besides the standard ones.
@@ -319,7 +326,7 @@ impl Provider {
         client.set_auth_type(if is_post_only || is_public { AuthType::RequestBody } else { AuthType::BasicAuth })
     }
 
-    /// Metadata and keys, at most so old.
+    /// Metadata and keys, at most so old; if the provider does not answer, at most [`KEEP_AT_MOST`]: a short failure of it locks nobody out.
     async fn metadata(&self, age: Duration, now: Timestamp) -> Result<Metadata, SsoError> {
         let mut known = self.known.lock().await;
         if let Some((metadata, at)) = &known.metadata
@@ -327,11 +334,12 @@ impl Provider {
         {
             return Ok(metadata.clone());
         }
+        let old = known.metadata.as_ref().filter(|(_, at)| now.since(*at) < KEEP_AT_MOST).map(|(old, _)| old.clone());
         // A provider that does not answer is not asked by everybody who would like to sign in.
         if let Some((error, at)) = &known.failed
             && now.since(*at) < PAUSE
         {
-            return Err(error.clone());
+            return old.ok_or_else(|| error.clone());
         }
         match self.discover().await {
             Ok(metadata) => {
@@ -339,8 +347,9 @@ impl Provider {
                 Ok(metadata)
             }
             Err(error) => {
+                tracing::warn!(%error, "the provider's metadata could not be read anew");
                 known.failed = Some((error.clone(), now));
-                Err(error)
+                old.ok_or(error)
             }
         }
     }
@@ -400,14 +409,17 @@ fn check(claims: &Claims, client_id: &str, begun: Begun, now: Timestamp) -> Resu
     }
     if begun.again {
         // Without this, a provider that ignores prompt and max_age would let a session that was left open count as fresh.
-        let at = claims.auth_time().map(|at| Timestamp::from_millis(at.timestamp_millis()));
-        match at {
+        match proved_at(claims) {
             Some(at) if begun.at.since(at) <= SKEW => {}
             Some(_) => return untrusted("the person was not asked anew"),
-            None => return untrusted("it does not say when the person signed in"),
+            None => return Err(SsoError::NoAuthTime),
         }
     }
     Ok(())
+}
+
+fn proved_at(claims: &Claims) -> Option<Timestamp> {
+    claims.auth_time().map(|at| Timestamp::from_millis(at.timestamp_millis()))
 }
 
 fn identity(claims: &Claims, settings: &Sso) -> Result<Identity, SsoError> {
@@ -442,5 +454,6 @@ fn identity(claims: &Claims, settings: &Sso) -> Result<Identity, SsoError> {
         subject: subject.to_owned(),
         name: name.unwrap_or(subject).to_owned(),
         groups,
+        proved_at: proved_at(claims),
     })
 }

@@ -20,6 +20,7 @@ mod device_code;
 mod dpop;
 mod field;
 mod first_run;
+mod held_open;
 mod import;
 mod labels;
 mod languages;

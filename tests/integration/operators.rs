@@ -182,6 +182,7 @@ async fn a_lost_passkey_is_removed_and_sessions_end() {
         operator: person(&test, "emil").await.operator.id,
         name: "phone".into(),
         data: "{}".into(),
+        session: test.broker.session(emil.cookie.split_once('=').unwrap().1).await.unwrap().unwrap().hash,
     };
     let context = pairgate::model::audit::Context {
         now: test.broker.now(),

@@ -2,12 +2,13 @@
 
 use pairgate::broker::Caller;
 use pairgate::model::operator::{Rights, Role};
-use pairgate::simulator::{PageOperator, RawAnswer, TokenAnswer};
+use pairgate::simulator::{RawAnswer, TokenAnswer};
 use serde_json::{Value, json};
 
 use crate::support::openid::{Rogue, Says, SignedBy, challenge, settings};
 use crate::support::visitor::{FORM, SAME_ORIGIN, Visitor, said};
 use crate::support::{Setup, TestBroker};
+use crate::two_persons::approve;
 
 const CALLBACK: &str = "/sign-in/sso/callback";
 
@@ -267,6 +268,20 @@ async fn metadata_of_another_issuer_or_towards_other_doors_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_provider_that_stumbles_locks_nobody_out_for_a_day_a_067() {
+    let bench = Bench::new().await;
+    assert!(session(&bench.sign_in(|_| {}).await).is_some());
+    bench.rogue.change(|says| says.metadata["jwks_uri"] = json!(format!("{}/nowhere", bench.rogue.issuer)));
+    for seconds in [601, 1, 16, 12 * 3600] {
+        bench.test.advance(seconds);
+        assert!(session(&bench.sign_in(|_| {}).await).is_some(), "{seconds} seconds later");
+    }
+    bench.test.advance(12 * 3600);
+    let answer = bench.test.passer_by().send("/sign-in/sso", "", FORM, &[SAME_ORIGIN]).await;
+    assert!(answer.status == 403 && answer.body.contains("did not answer"), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn a_person_is_issuer_and_subject_never_an_address_or_a_name_a_048() {
     let bench = Bench::new().await;
     let test = &bench.test;
@@ -358,6 +373,8 @@ async fn groups_are_roles_and_a_lost_group_is_a_lost_role_a_047() {
     assert_eq!(rights().await, expected, "given by hand, and by groups");
     let visitor = Visitor { cookie: session(&sign_in(json!(["it"])).await).unwrap(), ..test.passer_by() };
     assert_eq!(visitor.get("/operators").await.status, 200);
+    // A session that no group is asked for has no role by groups: it could be opened anew for ever.
+    assert_eq!(test.another_session("dana").await.get("/operators").await.status, 403);
     // Out of the group: no sign-in any more, and the session that is open has lost the right, too.
     let refused = sign_in(json!([])).await;
     assert!(is_refused(&refused) && refused.body.contains("none of its groups"), "{}", refused.body);
@@ -374,12 +391,11 @@ async fn groups_are_roles_and_a_lost_group_is_a_lost_role_a_047() {
 async fn what_a_person_approved_is_void_once_the_group_is_lost_a_047() {
     let bench = Bench::new().await;
     let test = &bench.test;
-    assert!(session(&bench.sign_in(|_| {}).await).is_some());
-    let dana = PageOperator::new(&test.issuer, test.wire.clone()).unwrap();
-    dana.sign_in(&test.broker.operator_link(&Caller::command_line(), "dana").await.unwrap()).await.unwrap();
+    let dana = Visitor { cookie: session(&bench.sign_in(|_| {}).await).unwrap(), ..test.passer_by() };
     let mut device = test.paired("lobby-printer-01", "printer").await;
     let code = device.request_code(None, None).await.unwrap();
-    test.approve(&dana, &mut device, &code.verification_uri_complete).await;
+    assert_eq!(said(&approve(test, &dana, &mut device, &code.user_code).await), "Approved");
+    test.advance(60);
     assert!(is_refused(&bench.sign_in(|says| says.claims["groups"] = json!([])).await));
     assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Denied));
     assert_eq!(test.count("token.issued").await, 0);
@@ -439,6 +455,44 @@ async fn nothing_starts_by_a_link_or_from_another_site_a_041() {
 }
 
 #[tokio::test]
+async fn a_plain_sign_in_is_as_fresh_as_the_provider_says_and_no_fresher_a_081() {
+    let bench = Bench::new().await;
+    let test = &bench.test;
+    let is_fresh = |visitor: Visitor| async move {
+        let answer = visitor.post("/operators/dana", &[("action", "link")]).await;
+        let to = answer.header("location").unwrap_or_default().to_owned();
+        assert!(answer.status == 200 || to.starts_with("/sign-in/again?back="), "{} {to}", answer.status);
+        answer.status == 200
+    };
+    // Somebody sits down at a browser that was left, where the session is stale and the provider still knows the person.
+    let dana = Visitor { cookie: session(&bench.sign_in(|_| {}).await).unwrap(), ..test.passer_by() };
+    assert!(is_fresh(dana.clone()).await);
+    test.advance(301);
+    assert!(!is_fresh(dana.clone()).await);
+    let now = test.broker.now().seconds();
+    for (what, auth_time, expected) in [
+        ("this morning", json!(now - 8 * 3600), false),
+        ("a second too long ago", json!(now - 301), false),
+        ("it does not say", json!(null), false),
+        ("a minute ago", json!(now - 60), true),
+        ("by a clock that is ahead", json!(now + 3600), true),
+    ] {
+        let begun = bench.begin(&dana, "").await;
+        let mut claims = bench.claims(&begun);
+        claims["auth_time"] = auth_time;
+        bench.rogue.change(|says| says.claims = claims);
+        let cookies = format!("{}; {}", begun.cookie, dana.cookie);
+        let answer = bench.come_back(&cookies, &bench.answer(&begun)).await;
+        let visitor = Visitor { cookie: session(&answer).expect(what), ..test.passer_by() };
+        assert_eq!(is_fresh(visitor.clone()).await, expected, "{what}");
+        if what == "by a clock that is ahead" {
+            test.advance(301);
+            assert!(!is_fresh(visitor).await, "it counts from now");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_fresh_sign_in_is_of_the_same_person_who_was_asked_anew_a_081() {
     let bench = Bench::new().await;
     let test = &bench.test;
@@ -472,6 +526,7 @@ async fn a_fresh_sign_in_is_of_the_same_person_who_was_asked_anew_a_081() {
         ("no auth_time", again(|says| says.claims["auth_time"] = json!(null)).await),
     ] {
         assert!(is_refused(&answer), "{what}: {} {}", answer.status, answer.body);
+        assert_eq!(answer.body.contains("the claim auth_time"), what == "no auth_time", "{}", answer.body);
     }
     assert_eq!(dana.post("/operators/dana", &[("action", "link")]).await.status, 303, "still not fresh");
     // Without the session that asked, it is no use.

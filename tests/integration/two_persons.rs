@@ -82,7 +82,7 @@ async fn press(visitor: &Visitor, path: &str, action: &str, number: &str) -> Raw
 }
 
 /// Opens and approves with the number that the device then shows.
-async fn approve(test: &TestBroker, visitor: &Visitor, device: &mut SimulatedDevice, code: &str) -> RawAnswer {
+pub async fn approve(test: &TestBroker, visitor: &Visitor, device: &mut SimulatedDevice, code: &str) -> RawAnswer {
     let path = opened(visitor, code).await;
     let number = test.number(device).await.expect("a number");
     press(visitor, &path, "approve", &number).await

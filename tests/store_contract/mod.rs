@@ -111,7 +111,14 @@ pub fn pairing_request(device: &str, key: &str) -> NewPairing {
 /// A session with this hash, by a link, of full length.
 pub fn session_of(hash: &Bytes32) -> NewSession {
     let ends_at = at(0).plus(SESSION_ABSOLUTE);
-    NewSession { hash: *hash, method: SignInMethod::Link, agent: "a browser".into(), ends_at, replaces: None }
+    NewSession {
+        hash: *hash,
+        method: SignInMethod::Link,
+        fresh_at: at(0),
+        agent: "a browser".into(),
+        ends_at,
+        replaces: None,
+    }
 }
 
 /// A code of this name for a device with a key.
@@ -433,18 +440,22 @@ macro_rules! contract {
                     roles_by_groups_are_replaced_and_given_ones_stay_a_047
                     people_are_listed_with_what_they_have
                     all_passkeys_of_a_person_are_removed
+                    an_administrator_by_groups_does_not_count_as_the_last
                     of_many_who_enable_at_once_one_did
                     the_last_who_administers_everything_stays
                 }
                 passkeys {
                     a_passkey_is_one_persons_and_found_while_that_person_may
                     a_person_has_so_many_passkeys_and_no_more
+                    a_session_that_has_ended_leaves_no_passkey_behind_a_047
                     of_many_uses_of_one_proof_at_once_one_opens_a_session
                 }
                 sessions {
                     a_session_is_opened_for_whoever_may_and_listed
                     a_session_takes_the_place_of_the_one_that_the_browser_had
                     signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047
+                    what_a_disabled_person_approved_stays_void_when_it_is_enabled_a_047
+                    roles_by_groups_count_in_sessions_of_the_organisations_sign_in_a_047
                     a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time
                     of_many_who_take_a_ceremony_at_once_one_did
                     ceremonies_are_bounded_a_091

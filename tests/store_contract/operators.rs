@@ -11,6 +11,9 @@ pub async fn a_name_is_given_once_also_when_many_ask_at_once(bench: Bench) {
         .await;
     let given: Vec<_> = answers.iter().flatten().collect();
     assert_eq!(given.len(), 1);
+    for look_alike in ["Dana", "DANA", "dana"] {
+        assert_eq!(bench.store.add_operator(look_alike, None, &when(1)).await.unwrap(), None, "{look_alike}");
+    }
     bench.recorded(0, &["operator.added"]).await;
     let operator = bench.store.operator("dana").await.unwrap().unwrap();
     assert_eq!(

@@ -13,6 +13,7 @@ fn session(name: &str) -> NewSession {
     NewSession {
         hash: bytes(name),
         method: SignInMethod::Sso,
+        fresh_at: at(0),
         agent: String::new(),
         ends_at: at(99_999),
         replaces: None,
@@ -98,7 +99,9 @@ pub async fn all_passkeys_of_a_person_are_removed(bench: Bench) {
         let operator = bench.operator(name, Role::Approver).await;
         for key in ["blue", "red"] {
             let credential = format!("{name} {key}").into_bytes();
-            let new = NewPasskey { credential, operator, name: key.into(), data: "{}".into() };
+            let by = session(&format!("{name} {key}"));
+            store.open_session(operator, &by, &when(0)).await.unwrap().unwrap();
+            let new = NewPasskey { credential, operator, name: key.into(), data: "{}".into(), session: by.hash };
             assert!(store.add_passkey(&new, &when(1)).await.unwrap());
         }
     }
@@ -106,8 +109,11 @@ pub async fn all_passkeys_of_a_person_are_removed(bench: Bench) {
     assert_eq!(store.remove_passkeys("dana", &when(2)).await.unwrap(), 2);
     assert_eq!(store.remove_passkeys("dana", &when(2)).await.unwrap(), 0);
     assert_eq!(store.remove_passkeys("nobody", &when(2)).await.unwrap(), 0);
-    bench.recorded(known, &["operator.passkeys_removed"]).await;
-    assert_eq!((person(&bench, "dana", 3).await.passkeys, person(&bench, "emil", 3).await.passkeys), (0, 2));
+    let out = "operator.signed_out_everywhere";
+    bench.recorded(known, &["operator.passkeys_removed", out, out]).await;
+    let (dana, emil) = (person(&bench, "dana", 3).await, person(&bench, "emil", 3).await);
+    assert_eq!((dana.passkeys, dana.sessions), (0, 0), "and whoever has them now is out");
+    assert_eq!((emil.passkeys, emil.sessions), (2, 2));
 }
 
 pub async fn of_many_who_enable_at_once_one_did(bench: Bench) {
@@ -121,6 +127,22 @@ pub async fn of_many_who_enable_at_once_one_did(bench: Bench) {
     bench.recorded(known, &["operator.enabled"]).await;
     let dana = bench.store.operator("dana").await.unwrap().unwrap();
     assert_eq!((dana.disabled_at, dana.rights), (None, Rights::everywhere(Role::Approver)));
+}
+
+pub async fn an_administrator_by_groups_does_not_count_as_the_last(bench: Bench) {
+    let store = &bench.store;
+    bench.operator("dana", Role::Admin).await;
+    for (subject, name) in [("1", "by-groups"), ("2", "as-well")] {
+        let admin = Rights::everywhere(Role::Admin);
+        store.recognise(&identity(subject, name), &admin, true, &when(1)).await.unwrap().unwrap();
+    }
+    assert!(!store.disable_operator("dana", &when(2)).await.unwrap(), "the provider may not answer tomorrow");
+    assert!(!store.set_role("dana", EVERYWHERE, None, &when(2)).await.unwrap());
+    assert!(store.set_role("as-well", EVERYWHERE, Some(Role::Admin), &when(3)).await.unwrap());
+    assert!(store.disable_operator("dana", &when(3)).await.unwrap());
+    assert!(!store.set_role("as-well", EVERYWHERE, None, &when(4)).await.unwrap(), "groups alone are not enough");
+    assert!(!store.disable_operator("as-well", &when(4)).await.unwrap());
+    assert!(store.disable_operator("by-groups", &when(4)).await.unwrap(), "who has it by groups can always be stopped");
 }
 
 pub async fn the_last_who_administers_everything_stays(bench: Bench) {

@@ -1,8 +1,8 @@
 //! Sessions, and ceremonies.
 
 use pairgate::id::OperatorId;
-use pairgate::model::operator::{Role, SESSION_ABSOLUTE, SESSION_IDLE, SignInMethod};
-use pairgate::store::{MAX_CEREMONIES, NewSession, Redemption};
+use pairgate::model::operator::{Rights, Role, SESSION_ABSOLUTE, SESSION_IDLE, SignInMethod};
+use pairgate::store::{MAX_CEREMONIES, NewSession, Redemption, SsoIdentity};
 
 use super::{ALONE, Bench, at, bytes, how_many, session_of, when};
 
@@ -16,14 +16,15 @@ pub async fn a_session_is_opened_for_whoever_may_and_listed(bench: Bench) {
     let emil = bench.operator("emil", Role::Approver).await;
     let known = bench.records().await.len();
     let open = async |who, method, name, seconds| {
-        store.open_session(who, &by(method, name), &when(seconds)).await.unwrap().map(|operator| operator.name)
+        let session = NewSession { fresh_at: at(seconds - 7), ..by(method, name) };
+        store.open_session(who, &session, &when(seconds)).await.unwrap().map(|operator| operator.name)
     };
     assert_eq!(open(dana, SignInMethod::Sso, "a", 10).await, Some("dana".into()));
     assert_eq!(open(dana, SignInMethod::Passkey, "b", 20).await, Some("dana".into()));
     assert_eq!(open(emil, SignInMethod::Link, "c", 20).await, Some("emil".into()));
     assert_eq!(open(OperatorId(999), SignInMethod::Sso, "d", 20).await, None, "unknown");
     let known = bench.recorded(known, &["operator.signed_in"; 3]).await;
-    assert_eq!(store.session(&bytes("a"), at(30)).await.unwrap().unwrap().fresh_at, at(10));
+    assert_eq!(store.session(&bytes("a"), at(30)).await.unwrap().unwrap().fresh_at, at(3), "as it was proved");
     let listed = store.sessions_of(dana, at(30)).await.unwrap();
     let rows: Vec<_> = listed.iter().map(|session| (session.hash, session.method, session.started_at)).collect();
     assert_eq!(
@@ -46,7 +47,8 @@ pub async fn a_session_takes_the_place_of_the_one_that_the_browser_had(bench: Be
     let dana = bench.operator("dana", Role::Approver).await;
     let emil = bench.operator("emil", Role::Approver).await;
     let open = async |who, name: &str, replaces: &str| {
-        let session = NewSession { replaces: Some(bytes(replaces)), ..by(SignInMethod::Passkey, name) };
+        let session =
+            NewSession { replaces: Some(bytes(replaces)), fresh_at: at(100), ..by(SignInMethod::Passkey, name) };
         store.open_session(who, &session, &when(100)).await.unwrap().unwrap();
     };
     store.open_session(dana, &session_of(&bytes("old")), &when(0)).await.unwrap().unwrap();
@@ -70,12 +72,17 @@ pub async fn signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047(
     let (first, second) = (bench.active("tv-01").await, bench.active("tv-02").await);
     let before = bench.approved(&first, "before", dana).await;
     let others = bench.approved(&second, "others", emil).await;
+    for name in ["dana", "emil"] {
+        assert!(store.add_link(name, &bytes(&format!("link of {name}")), at(600), &when(5)).await.unwrap());
+    }
     let known = bench.records().await.len();
     assert_eq!(store.sign_out_everywhere(dana, &when(6)).await.unwrap(), 2);
     assert_eq!(store.sign_out_everywhere(OperatorId(999), &when(6)).await.unwrap(), 0);
     let known = bench.recorded(known, &["operator.signed_out_everywhere"]).await;
     assert_eq!(store.sessions_of(dana, at(6)).await.unwrap(), []);
     assert_eq!(store.sessions_of(emil, at(6)).await.unwrap().len(), 1, "nobody else's");
+    assert!(store.link(&bytes("link of dana"), at(6)).await.unwrap().is_none(), "nobody comes back by a link");
+    assert!(store.link(&bytes("link of emil"), at(6)).await.unwrap().is_some());
 
     let redeem = async |device: &pairgate::model::device::Device, grant| {
         store.redeem_grant(grant, &device.key.as_ref().unwrap().jkt, None, ALONE, &when(7)).await.unwrap()
@@ -84,6 +91,35 @@ pub async fn signing_out_everywhere_ends_all_sessions_and_voids_approvals_a_047(
     assert_eq!(redeem(&first, before).await, Redemption::Lost, "denied for good");
     assert_eq!(redeem(&second, others).await, Redemption::Redeemed);
     bench.recorded(known, &["token.refused", "token.issued"]).await;
+}
+
+pub async fn what_a_disabled_person_approved_stays_void_when_it_is_enabled_a_047(bench: Bench) {
+    let store = &bench.store;
+    let dana = bench.operator("dana", Role::Approver).await;
+    let device = bench.active("tv-01").await;
+    let grant = bench.approved(&device, "before", dana).await;
+    assert!(store.disable_operator("dana", &when(6)).await.unwrap());
+    assert!(store.enable_operator("dana", &when(7)).await.unwrap());
+    let jkt = device.key.as_ref().unwrap().jkt;
+    assert_eq!(store.redeem_grant(grant, &jkt, None, ALONE, &when(8)).await.unwrap(), Redemption::ApproverLost);
+}
+
+pub async fn roles_by_groups_count_in_sessions_of_the_organisations_sign_in_a_047(bench: Bench) {
+    let store = &bench.store;
+    let identity = SsoIdentity { issuer: "https://id.example.org".into(), subject: "1".into(), name: "dana".into() };
+    let by_groups = Rights::everywhere(Role::Admin);
+    let dana = store.recognise(&identity, &by_groups, true, &when(0)).await.unwrap().unwrap();
+    assert!(store.set_role("dana", "default", Some(Role::Viewer), &when(0)).await.unwrap());
+    let given = Rights::at("default", Role::Viewer);
+    let mut all = by_groups;
+    all.add("default", Role::Viewer);
+    for (method, expected) in [(SignInMethod::Sso, &all), (SignInMethod::Passkey, &given), (SignInMethod::Link, &given)]
+    {
+        let session = by(method, method.as_str());
+        store.open_session(dana.id, &session, &when(1)).await.unwrap().unwrap();
+        let live = store.session(&session.hash, at(2)).await.unwrap().unwrap();
+        assert_eq!(&live.operator.rights, expected, "{method:?}");
+    }
 }
 
 pub async fn a_ceremony_is_taken_once_by_its_browser_for_its_purpose_in_time(bench: Bench) {

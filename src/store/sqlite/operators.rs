@@ -16,10 +16,11 @@ use crate::store::{GuessBucket, NewSession, OperatorStore, Result};
 pub(super) const OPERATOR: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id), o.disabled_at, \
      o.added_at";
 pub(super) const FROM: &str = "FROM operators o";
-/// Of a row of `operators`: it does not administer everything, or another one does so as well.
-const IS_NOT_THE_LAST: &str = "NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin') \
-     OR EXISTS (SELECT 1 FROM operator_roles r JOIN operators p ON p.id = r.operator WHERE r.site = '*' AND r.role = 'admin' AND p.disabled_at IS NULL \
-     AND p.id <> operators.id)";
+/// Of a row of `operators`: no role given by hand lets it administer everything, or another one has such a role as well. What groups give does not count:
+/// the provider may not answer, or give it to nobody tomorrow.
+const IS_NOT_THE_LAST: &str = "NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' \
+     AND r.source = 'given') OR EXISTS (SELECT 1 FROM operator_roles r JOIN operators p ON p.id = r.operator WHERE r.site = '*' AND r.role = 'admin' \
+     AND r.source = 'given' AND p.disabled_at IS NULL AND p.id <> operators.id)";
 /// A bucket counts for this long from its first guess.
 const GUESS_WINDOW_MILLIS: i64 = 600_000;
 
@@ -53,10 +54,7 @@ pub(super) fn rights_of(connection: &Connection, id: OperatorId) -> rusqlite::Re
 
 /// Is this the only person who may administer everything, by a role given by hand? Without that person nobody could let anybody in.
 fn is_last_admin(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let sql = format!(
-        "SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST}) \
-         AND NOT EXISTS (SELECT 1 FROM operator_roles r WHERE r.operator = operators.id AND r.site = '*' AND r.role = 'admin' AND r.source = 'groups')"
-    );
+    let sql = format!("SELECT 1 FROM operators WHERE id = ? AND disabled_at IS NULL AND NOT ({IS_NOT_THE_LAST})");
     Ok(first(connection, &sql, [id], |_| Ok(()))?.is_some())
 }
 
@@ -97,9 +95,10 @@ fn add(
     role: Option<Role>,
     context: &Context,
 ) -> rusqlite::Result<Option<OperatorId>> {
+    // NOCASE: Dana and dana would be each other's look-alikes in the audit log.
     let added = change(
         connection,
-        "INSERT INTO operators (name, added_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO operators (name, added_at) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM operators WHERE name = ?1 COLLATE NOCASE)",
         params![name, context.now.millis()],
     )?;
     if added == 0 {
@@ -169,7 +168,8 @@ impl OperatorStore for SqliteStore {
             let now = context.now.millis();
             let disabled = change(
                 connection,
-                &format!("UPDATE operators SET disabled_at = ? WHERE name = ? AND disabled_at IS NULL AND ({IS_NOT_THE_LAST})"),
+                // Signed out as well: enabling the person later must not bring back what it approved before (A-047).
+                &format!("UPDATE operators SET disabled_at = ?1, signed_out_at = ?1 WHERE name = ?2 AND disabled_at IS NULL AND ({IS_NOT_THE_LAST})"),
                 params![now, name],
             )?;
             if disabled == 1 {

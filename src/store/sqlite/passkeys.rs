@@ -28,8 +28,9 @@ fn add(connection: &Connection, new: &NewPasskey, context: &Context) -> rusqlite
     let added = change(
         connection,
         "INSERT INTO passkeys (credential, operator, name, data, added_at) SELECT ?1, id, ?3, ?4, ?5 FROM operators \
-         WHERE id = ?2 AND disabled_at IS NULL AND (SELECT count(*) FROM passkeys WHERE operator = ?2) < ?6 ON CONFLICT (credential) DO NOTHING",
-        params![new.credential, new.operator.0, new.name, new.data, context.now.millis(), MAX_PASSKEYS],
+         WHERE id = ?2 AND disabled_at IS NULL AND (SELECT count(*) FROM passkeys WHERE operator = ?2) < ?6 \
+         AND EXISTS (SELECT 1 FROM sessions WHERE hash = ?7 AND operator = ?2 AND ends_at > ?5) ON CONFLICT (credential) DO NOTHING",
+        params![new.credential, new.operator.0, new.name, new.data, context.now.millis(), MAX_PASSKEYS, new.session],
     )?;
     if added == 1 {
         append(connection, Event::PasskeyAdded, None, &new.name, context)?;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
 use super::operators::{FROM, OPERATOR, operator, rights};
-use super::{SqliteStore, all, change, first, unsigned};
+use super::{SqliteStore, all, change, first, sessions, unsigned};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
 use crate::model::audit::{Context, Event};
@@ -153,11 +153,14 @@ impl PeopleStore for SqliteStore {
     async fn remove_passkeys(&self, name: &str, context: &Context) -> Result<u64> {
         let (name, context) = (name.to_owned(), context.clone());
         self.write(move |connection| {
-            let sql = "DELETE FROM passkeys WHERE operator = (SELECT id FROM operators WHERE name = ?)";
-            let removed = change(connection, sql, [&name])?;
+            let id = first(connection, "SELECT id FROM operators WHERE name = ?", [&name], |row| row.get(0))?;
+            let Some(id) = id.map(OperatorId) else { return Ok(0) };
+            let removed = change(connection, "DELETE FROM passkeys WHERE operator = ?", [id.0])?;
             if removed > 0 {
                 append(connection, Event::PasskeysRemoved, None, &format!("{name}: {removed}"), &context)?;
             }
+            // In the same breath: a session that outlived them could add another.
+            sessions::sign_out(connection, id, &context)?;
             Ok(unsigned(i64::try_from(removed).unwrap_or(i64::MAX)))
         })
         .await

@@ -13,6 +13,10 @@ use crate::model::operator::{Operator, SESSION_IDLE, SignInMethod};
 use crate::secret::Bytes32;
 use crate::store::{LiveSession, MAX_CEREMONIES, NewSession, Result, SessionOfPerson, SessionStore};
 
+/// As [`OPERATOR`](super::operators::OPERATOR), with those roles that count in session `s`.
+const BY_THIS_SESSION: &str = "o.id, o.name, (SELECT group_concat(r.site || ' ' || r.role, ' ') FROM operator_roles r WHERE r.operator = o.id \
+     AND (r.source = 'given' OR s.method = 'sso')), o.disabled_at, o.added_at";
+
 /// Opens a session, inside a transaction.
 pub(super) fn open(
     connection: &Connection,
@@ -25,12 +29,13 @@ pub(super) fn open(
     change(
         connection,
         "INSERT INTO sessions (hash, operator, seen_at, ends_at, started_at, fresh_at, method, peer, agent) \
-         VALUES (?1, ?2, ?3, ?4, ?3, ?3, ?5, ?6, ?7)",
+         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8)",
         params![
             session.hash,
             id.0,
             context.now.millis(),
             session.ends_at.millis(),
+            session.fresh_at.millis(),
             session.method.as_str(),
             context.peer.map(|peer| peer.to_string()),
             session.agent
@@ -40,6 +45,22 @@ pub(super) fn open(
     change(connection, "DELETE FROM sessions WHERE hash = ? AND operator = ?", params![session.replaces, id.0])?;
     append(connection, Event::SignedIn, None, session.method.words(), &by(&operator.name, context))?;
     Ok(Some(operator))
+}
+
+/// Ends all sessions of a person and voids its approvals, inside a transaction; how many sessions there were. Links that nobody has used go too: whoever
+/// found one would be back at once.
+pub(super) fn sign_out(connection: &Connection, id: OperatorId, context: &Context) -> rusqlite::Result<u64> {
+    let name = first(
+        connection,
+        "UPDATE operators SET signed_out_at = ? WHERE id = ? RETURNING name",
+        params![context.now.millis(), id.0],
+        |row| row.get::<_, String>(0),
+    )?;
+    let Some(name) = name else { return Ok(0) };
+    let ended = change(connection, "DELETE FROM sessions WHERE operator = ?", [id.0])?;
+    change(connection, "DELETE FROM sign_in_links WHERE operator = ? AND used_at IS NULL", [id.0])?;
+    append(connection, Event::SignedOutEverywhere, None, &name, context)?;
+    Ok(unsigned(i64::try_from(ended).unwrap_or(i64::MAX)))
 }
 
 /// The same circumstances, by this person.
@@ -99,8 +120,9 @@ impl SessionStore for SqliteStore {
     }
 
     async fn session(&self, hash: &Bytes32, now: Timestamp) -> Result<Option<LiveSession>> {
+        // Groups are heard of at the organisation's sign-in only: what a passkey or a link opens would keep roles that the groups gave once (A-047).
         let sql = format!(
-            "SELECT {OPERATOR}, s.seen_at, s.fresh_at, s.method {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
+            "SELECT {BY_THIS_SESSION}, s.seen_at, s.fresh_at, s.method {FROM} JOIN sessions s ON s.operator = o.id WHERE s.hash = ? AND s.ends_at > ? AND s.seen_at > ? \
              AND o.disabled_at IS NULL"
         );
         let parameters = params![hash, now.millis(), now.minus(SESSION_IDLE).millis()];
@@ -154,19 +176,7 @@ impl SessionStore for SqliteStore {
 
     async fn sign_out_everywhere(&self, operator: OperatorId, context: &Context) -> Result<u64> {
         let context = context.clone();
-        self.write(move |connection| {
-            let name = first(
-                connection,
-                "UPDATE operators SET signed_out_at = ? WHERE id = ? RETURNING name",
-                params![context.now.millis(), operator.0],
-                |row| row.get::<_, String>(0),
-            )?;
-            let Some(name) = name else { return Ok(0) };
-            let ended = change(connection, "DELETE FROM sessions WHERE operator = ?", [operator.0])?;
-            append(connection, Event::SignedOutEverywhere, None, &name, &context)?;
-            Ok(unsigned(i64::try_from(ended).unwrap_or(i64::MAX)))
-        })
-        .await
+        self.write(move |connection| sign_out(connection, operator, &context)).await
     }
 
     async fn start_ceremony(
