@@ -59,7 +59,7 @@ async fn a_request_that_is_held_open_acts_with_no_right_that_is_gone_a_047() {
     let asked = json!({"csrf": csrf, "name": "blue Pixel"}).to_string();
     let part =
         |name: &str, text: &str| format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n");
-    let file = format!("{}{}--edge--\r\n", part("csrf", &csrf), part("file", "id\nlobby-printer-01\n"));
+    let file = format!("{}{}--edge--", part("csrf", &csrf), part("file", "id\nlobby-printer-01\n"));
     let requests = [
         ("/operators/dana", FORM, form.as_str()),
         ("/account/passkeys/begin", "application/json", asked.as_str()),
