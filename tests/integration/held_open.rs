@@ -1,6 +1,4 @@
-//! Requests whose last byte is held back until the person has lost every right (A-047).
-
-use std::time::Duration;
+//! Requests whose body is held back until the person has lost every right (A-047).
 
 use pairgate::broker::Caller;
 use pairgate::model::operator::Role;
@@ -11,13 +9,12 @@ use tokio::net::TcpStream;
 use crate::support::TestBroker;
 use crate::support::visitor::{FORM, SAME_ORIGIN, encode, hidden};
 
-/// Long enough for the broker to have read all but the last byte.
-const A_WHILE: Duration = Duration::from_millis(300);
+const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A request of which everything has been sent but the last byte.
+/// A request of which the broker has the head, and waits for the body.
 struct Held {
     stream: TcpStream,
-    last: Vec<u8>,
+    body: String,
 }
 
 impl Held {
@@ -25,20 +22,21 @@ impl Held {
         let authority = test.issuer.split_once("://").unwrap().1;
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {authority}\r\nCookie: {cookie}\r\nSec-Fetch-Site: same-origin\r\nContent-Type: {media}\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
+             Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        let mut bytes = format!("{head}{body}").into_bytes();
-        let last = bytes.split_off(bytes.len() - 1);
         let mut stream = TcpStream::connect(authority.replace("localhost", "127.0.0.1")).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        tokio::time::sleep(A_WHILE).await;
-        Self { stream, last }
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Sent when the body is first asked for (RFC 9110 section 10.1.1): all that is looked at before it has been looked at by then.
+        let mut go_on = [0; GO_ON.len()];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, GO_ON);
+        Self { stream, body: body.to_owned() }
     }
 
-    /// Sends the last byte; the answer.
+    /// Sends the body; the answer.
     async fn end(mut self) -> String {
-        self.stream.write_all(&self.last).await.unwrap();
+        self.stream.write_all(self.body.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         self.stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
