@@ -127,12 +127,14 @@ impl Broker {
     pub async fn resume_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
         let device = self.device_for(caller, id, Role::may_administer).await?;
         if device.stolen_at.is_some() {
-            return Err(UseCaseError::refused(format!(
-                "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
-                device.id
-            )));
+            return Err(is_stolen(&device));
         }
-        self.change_state(caller, &device, DeviceState::Active).await
+        let outcome = self.store.set_device_state(&device.id, DeviceState::Active, &self.context(caller)).await?;
+        // Only a report that came meanwhile keeps a suspended one from going on.
+        if outcome == StateChange::Refused(DeviceState::Suspended) {
+            return Err(is_stolen(&device));
+        }
+        self.state_changed(&device, outcome, DeviceState::Active.as_str())
     }
 
     /// The same for a device that was reported stolen, by who types its id: one tap too many must not let a thief on.
@@ -145,7 +147,8 @@ impl Broker {
         if typed != device.id.as_str() {
             return Err(UseCaseError::refused(format!("to let a stolen device on again, type its id: {}", device.id)));
         }
-        self.change_state(caller, &device, DeviceState::Active).await
+        let outcome = self.store.resume_stolen(&device.id, &self.context(caller)).await?;
+        self.state_changed(&device, outcome, DeviceState::Active.as_str())
     }
 
     /// Takes a device out for ever: neither its id nor its key will ever be accepted again.
@@ -256,6 +259,13 @@ impl Broker {
             Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(&site.id))))
         }
     }
+}
+
+fn is_stolen(device: &Device) -> UseCaseError {
+    UseCaseError::refused(format!(
+        "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
+        device.id
+    ))
 }
 
 /// Pages that stand where a device's page would.

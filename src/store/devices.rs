@@ -68,7 +68,7 @@ pub trait DeviceStore: Send + Sync {
     /// How many are in each state.
     async fn device_counts(&self, reach: &Reach) -> Result<DeviceCounts>;
     /// Changes a state by the table of [`DeviceState::may_become`]; `Active` for a device without key means *registered*.
-    /// Suspending and retiring end all its sign-ins and pairings in the same transaction; retiring marks its keys *retired*.
+    /// One that was reported stolen is not let on ([`super::FieldStore::resume_stolen`]). Suspending and retiring end all its sign-ins and pairings in the same transaction; retiring marks its keys *retired*.
     async fn set_device_state(&self, id: &DeviceId, to: DeviceState, context: &Context) -> Result<StateChange>;
     /// A site.
     async fn site(&self, id: &str) -> Result<Option<Site>>;

@@ -643,8 +643,13 @@ async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
     test.broker.set_role(&Caller::command_line(), "local", EVERYWHERE, None).await.unwrap();
     test.broker.set_role(&Caller::command_line(), "local", "berlin", Some(Role::Admin)).await.unwrap();
     assert_eq!(local.get("/settings/tokens").await.status, 403);
+    let living = test.program("living", "berlin", Role::Viewer).await;
     let mark = test.mark().await;
-    assert!(matches!(local.post("/settings/tokens", &fields).await.status, 403 | 422));
+    let fresh = [("action", "add"), ("name", "mine"), ("role", "viewer"), ("site", "berlin"), ("days", "30")];
+    assert_eq!(local.post("/settings/tokens", &fresh).await.status, 403, "a new name, at his own site");
+    let revoke_living = [("action", "revoke"), ("name", "living")];
+    assert_eq!(local.post("/settings/tokens", &revoke_living).await.status, 403);
+    assert_eq!(living.get("/whoami").await.status, 200, "it lives on");
     test.advance(301);
     for fields in [&fields[..], &revoke[..]] {
         let answer = dana.post("/settings/tokens", fields).await;
@@ -652,6 +657,35 @@ async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
         assert_eq!((answer.status, back), (303, "/sign-in/again?back=%2Fsettings%2Ftokens"));
     }
     assert_eq!(test.recorded(&mark).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_may_no_more_than_its_maker_may_now_a_047() {
+    let test = with_two_sites().await;
+    let root = Caller::command_line();
+    test.broker.add_operator(&root, "dana", Role::Admin).await.unwrap();
+    let dana = Caller { actor: Actor::Operator("dana".into()), ..Caller::command_line() };
+    let text = test.broker.add_api_token(&dana, "helpdesk", Rights::everywhere(Role::Admin), Duration::from_secs(86_400));
+    let program = Program { wire: test.wire.clone(), issuer: test.issuer.clone(), token: text.await.unwrap() };
+    let roles = async || program.done("GET", "/whoami", None).await["roles"].clone();
+    assert_eq!(roles().await, json!({"*": "admin"}));
+    let set = async |site: &str, role| test.broker.set_role(&root, "dana", site, role).await.unwrap();
+    test.broker.add_operator(&root, "noor", Role::Admin).await.unwrap();
+    set(EVERYWHERE, Some(Role::Viewer)).await;
+    assert_eq!(roles().await, json!({"*": "viewer"}), "lowered");
+    problem(&program.ask("POST", "/devices/berlin-tv/suspend", None).await, 403, "as its maker");
+    set("berlin", Some(Role::Technician)).await;
+    set(EVERYWHERE, None).await;
+    assert_eq!(roles().await, json!({"berlin": "technician"}), "at one site only");
+    problem(&program.get("/devices/paris-tv").await, 404, "another site");
+    set(EVERYWHERE, Some(Role::Admin)).await;
+    assert_eq!(roles().await["*"], "admin", "as the right comes and goes");
+    test.broker.disable_operator(&root, "dana").await.unwrap();
+    let unknown = Program { token: format!("pgt_{}", "A".repeat(43)), ..program.clone() };
+    let one_answer = problem(&unknown.get("/whoami").await, 401, "unknown");
+    assert_eq!(problem(&program.get("/whoami").await, 401, "its maker is gone"), one_answer);
+    let of_the_shell = test.program("shell", "berlin", Role::Viewer).await;
+    assert_eq!(of_the_shell.get("/whoami").await.status, 200, "nobody made it who could go");
 }
 
 async fn makes_and_revokes_a_token(look: Look) {

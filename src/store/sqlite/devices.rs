@@ -143,16 +143,31 @@ pub(super) fn update_site(connection: &Connection, site: &Site, context: &Contex
     Ok(changed == 1)
 }
 
-/// Changes a device's state, with everything that follows from it.
+/// Changes a device's state, with everything that follows from it; lets no stolen one on.
 pub(super) fn set_state(
     connection: &Connection,
     id: &DeviceId,
     to: DeviceState,
     context: &Context,
 ) -> rusqlite::Result<StateChange> {
+    change_state(connection, id, to, false, context)
+}
+
+/// The same. Whether a stolen one is let on is decided here, in the transaction: a report that comes between a look and the change must count.
+pub(super) fn change_state(
+    connection: &Connection,
+    id: &DeviceId,
+    to: DeviceState,
+    even_stolen: bool,
+    context: &Context,
+) -> rusqlite::Result<StateChange> {
     let Some(device) = by_id(connection, id.as_str())? else { return Ok(StateChange::NotFound) };
     let to = if to == DeviceState::Active && device.key.is_none() { DeviceState::Registered } else { to };
     if !device.state.may_become(to) || device.state == to {
+        return Ok(StateChange::Refused(device.state));
+    }
+    let is_let_on = matches!(to, DeviceState::Active | DeviceState::Registered);
+    if is_let_on && device.stolen_at.is_some() && !even_stolen {
         return Ok(StateChange::Refused(device.state));
     }
     let changed = change(
