@@ -41,6 +41,17 @@ pub enum StateChange {
     Refused(DeviceState),
 }
 
+/// Outcome of a change of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteChange {
+    /// Done.
+    Changed,
+    /// There is no such site.
+    NotFound,
+    /// Somebody else changed it meanwhile.
+    Meanwhile,
+}
+
 /// How many devices are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceCounts {
@@ -76,6 +87,6 @@ pub trait DeviceStore: Send + Sync {
     async fn sites(&self, reach: &Reach) -> Result<Vec<Site>>;
     /// Adds a site. `false` if the id is taken.
     async fn add_site(&self, site: &Site, context: &Context) -> Result<bool>;
-    /// Changes all of a site but its id. `false` if there is none.
-    async fn set_site(&self, site: &Site, context: &Context) -> Result<bool>;
+    /// Changes all of a site but its id, if it is still what it `was`.
+    async fn set_site(&self, was: &Site, site: &Site, context: &Context) -> Result<SiteChange>;
 }

@@ -11,7 +11,7 @@ use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::operator::Reach;
 use crate::model::site::Site;
-use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
+use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, SiteChange, StateChange};
 
 /// Columns of [`device`], for a table or join alias `d`.
 pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
@@ -130,8 +130,23 @@ pub(super) fn insert_site(connection: &Connection, site: &Site, context: &Contex
     Ok(added == 1)
 }
 
-/// Changes all of a site but its id. `false` if there is none.
-pub(super) fn update_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+/// A site by id, inside a transaction or a read.
+pub(super) fn site_by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Site>> {
+    first(connection, &format!("SELECT {SITE} FROM sites WHERE id = ?"), [id], site)
+}
+
+/// Changes all of a site but its id, if it is still what it `was`: a site is written whole, and would else take back what another person just changed.
+pub(super) fn update_site(
+    connection: &Connection,
+    was: &Site,
+    site: &Site,
+    context: &Context,
+) -> rusqlite::Result<SiteChange> {
+    match site_by_id(connection, &site.id)? {
+        None => return Ok(SiteChange::NotFound),
+        Some(present) if present != *was => return Ok(SiteChange::Meanwhile),
+        Some(_) => {}
+    }
     let changed = change(
         connection,
         "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
@@ -140,7 +155,7 @@ pub(super) fn update_site(connection: &Connection, site: &Site, context: &Contex
     if changed == 1 {
         append(connection, Event::SiteChanged, None, &site.words(), context)?;
     }
-    Ok(changed == 1)
+    Ok(SiteChange::Changed)
 }
 
 /// Changes a device's state, with everything that follows from it; lets no stolen one on.
@@ -283,7 +298,7 @@ impl DeviceStore for SqliteStore {
     }
 
     async fn site(&self, id: &str) -> Result<Option<Site>> {
-        self.read(|connection| first(connection, &format!("SELECT {SITE} FROM sites WHERE id = ?"), [id], site))
+        self.read(|connection| site_by_id(connection, id))
     }
 
     async fn sites(&self, reach: &Reach) -> Result<Vec<Site>> {
@@ -297,8 +312,8 @@ impl DeviceStore for SqliteStore {
         self.write(move |connection| insert_site(connection, &site, &context)).await
     }
 
-    async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
-        let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| update_site(connection, &site, &context)).await
+    async fn set_site(&self, was: &Site, site: &Site, context: &Context) -> Result<SiteChange> {
+        let (was, site, context) = (was.clone(), site.clone(), context.clone());
+        self.write(move |connection| update_site(connection, &was, &site, &context)).await
     }
 }
