@@ -101,7 +101,7 @@ impl Broker {
         self.must_be_fresh(caller)
     }
 
-    /// Who calls with this token; nobody if it is wrong, expired or revoked, which is one answer. The record of it is bounded.
+    /// Who calls with this token; nobody if it is wrong, expired or revoked, or its maker has no right left, which is one answer. The record of it is bounded.
     ///
     /// # Errors
     /// If the store fails.
@@ -111,7 +111,11 @@ impl Broker {
             Some(hash) => self.store.api_token(&hash, now).await?,
             None => None,
         };
-        let Some(token) = found else {
+        let found = match found {
+            Some(token) => self.rights_left(&token).await?.map(|rights| (token, rights)),
+            None => None,
+        };
+        let Some((token, rights)) = found else {
             self.note_refusal(Event::ApiTokenRefused, None, "", peer).await;
             return Ok(None);
         };
@@ -120,12 +124,20 @@ impl Broker {
         }
         Ok(Some(Caller {
             actor: Actor::Machine(token.name),
-            rights: token.rights,
+            rights,
             operator: None,
             proved_at: None,
             session: None,
             only_device: None,
             peer,
         }))
+    }
+
+    /// What a token may still do: nothing that its maker may not do himself any more. Else whoever is let go would keep his rights in a token.
+    async fn rights_left(&self, token: &ApiToken) -> Result<Option<Rights>, StoreError> {
+        let Some(name) = token.made_by.strip_prefix("operator:") else { return Ok(Some(token.rights.clone())) };
+        let maker = self.store.operator(name).await?.filter(|maker| maker.disabled_at.is_none());
+        let left = maker.map(|maker| token.rights.within(&maker.rights));
+        Ok(left.filter(|rights| rights.highest().is_some()))
     }
 }

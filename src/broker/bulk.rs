@@ -251,7 +251,13 @@ impl Broker {
         missing.into_iter().for_each(|id| refuse(id, "there is no such device".into()));
         let mut changes = Vec::new();
         for (device, change) in wanted {
-            if caller.must_at(&device.facts.site, needs(&change)).is_err() {
+            // Undoing a move needs the right at the site to which it goes back, as moving there would.
+            let there = match &change {
+                DeviceChange::Move(there) => there.site.as_deref(),
+                _ => None,
+            };
+            let may_there = there.is_none_or(|site| caller.must_at(site, Role::may_administer).is_ok());
+            if !may_there || caller.must_at(&device.facts.site, needs(&change)).is_err() {
                 refuse(device.id.to_string(), "your role at its site does not allow it".into());
             } else {
                 changes.push(ChangeOf { id: device.id, site: device.facts.site, change });

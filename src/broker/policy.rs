@@ -236,6 +236,14 @@ impl Broker {
         }
         self.must_be_fresh(caller)?;
         let change = self.propose_version(caller, version).await?;
+        let proposed_at = self.policy_version(caller, version).await?.proposed_at;
+        for (_, site) in &change.effects.sites {
+            // Who proposed it saw another site than the one that it would change.
+            let last = self.store.site_records(&site.id, 1).await?;
+            if last.first().is_some_and(|record| record.at > proposed_at) {
+                return Err(stale());
+            }
+        }
         self.signing.provide(change.algorithms.iter().copied()).await?;
         let confirmed = self.store.confirm_policy(version, &change.effects, is_shell, &self.context(caller)).await?;
         self.renew_policy().await?;
@@ -334,19 +342,17 @@ impl Broker {
         for (was, site) in &sites {
             before.sites.extend(was.iter().map(|was| (was.id.clone(), SitePatch::of(was))));
             after.sites.insert(site.id.clone(), SitePatch::of(site));
+            // Only what it changes: the rest is what the site is when the version comes to hold.
+            stored.sites.insert(site.id.clone(), SitePatch::beyond(was.as_ref(), site));
         }
-        (stored.two_persons, stored.sites) = (Some(two_persons), after.sites.clone());
+        stored.two_persons = Some(two_persons);
         let changes = differences(&before, &after, &self.policies.file);
         let set = PolicySet::new(below_file, whole, 0, two_persons);
         Ok(PolicyChange {
             base: now.version,
             wants_second: now.two_persons && caller.actor != Actor::CommandLine,
             document: stored.to_text().map_err(refused)?,
-            effects: PolicyEffects {
-                two_persons,
-                sites: sites.into_iter().map(|(_, site)| site).collect(),
-                summary: in_a_line(&changes, SUMMARY),
-            },
+            effects: PolicyEffects { two_persons, sites, summary: in_a_line(&changes, SUMMARY) },
             algorithms: set.algorithms(),
             changes,
         })

@@ -1,14 +1,15 @@
 //! Devices and sites: register, list, suspend, resume, retire.
 
+use crate::broker::import::digest;
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::device_auth::is_phishing_client_id;
 use crate::id::DeviceId;
-use crate::model::audit::one_line;
+use crate::model::audit::{Actor, one_line};
 use crate::model::device::{Device, DeviceFacts, DeviceState};
 use crate::model::operator::Role;
 use crate::model::site::{DEFAULT_SITE, Site, is_hours};
 use crate::model::text::clean;
-use crate::store::{DeviceCounts, DeviceQuery, StateChange, StoreError};
+use crate::store::{DeviceCounts, DeviceQuery, SiteChange, StateChange, StoreError};
 use std::time::Duration;
 
 impl Broker {
@@ -127,12 +128,14 @@ impl Broker {
     pub async fn resume_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
         let device = self.device_for(caller, id, Role::may_administer).await?;
         if device.stolen_at.is_some() {
-            return Err(UseCaseError::refused(format!(
-                "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
-                device.id
-            )));
+            return Err(is_stolen(&device));
         }
-        self.change_state(caller, &device, DeviceState::Active).await
+        let outcome = self.store.set_device_state(&device.id, DeviceState::Active, &self.context(caller)).await?;
+        // Only a report that came meanwhile keeps a suspended one from going on.
+        if outcome == StateChange::Refused(DeviceState::Suspended) {
+            return Err(is_stolen(&device));
+        }
+        self.state_changed(&device, outcome, DeviceState::Active.as_str())
     }
 
     /// The same for a device that was reported stolen, by who types its id: one tap too many must not let a thief on.
@@ -145,7 +148,8 @@ impl Broker {
         if typed != device.id.as_str() {
             return Err(UseCaseError::refused(format!("to let a stolen device on again, type its id: {}", device.id)));
         }
-        self.change_state(caller, &device, DeviceState::Active).await
+        let outcome = self.store.resume_stolen(&device.id, &self.context(caller)).await?;
+        self.state_changed(&device, outcome, DeviceState::Active.as_str())
     }
 
     /// Takes a device out for ever: neither its id nor its key will ever be accepted again.
@@ -153,6 +157,8 @@ impl Broker {
     /// # Errors
     /// As [`Broker::suspend_device`], or if the caller last proved too long ago who it is.
     pub async fn retire_device(&self, caller: &Caller, id: &str) -> Result<(), UseCaseError> {
+        // A token in wrong hands must not do what can't be undone.
+        caller.must_be_no_program()?;
         let device = self.device_for(caller, id, Role::may_administer).await?;
         self.must_be_fresh(caller)?;
         self.change_state(caller, &device, DeviceState::Retired).await
@@ -237,25 +243,52 @@ impl Broker {
         Ok(())
     }
 
-    /// Changes all of a site but its id.
+    /// Changes all of a site but its id. `seen` is [`Broker::site_seen`] of what the caller looked at.
     ///
     /// # Errors
-    /// If the caller may not, the name is refused, or there is no such site.
-    pub async fn set_site(&self, caller: &Caller, site: Site) -> Result<(), UseCaseError> {
+    /// If the caller may not, the name is refused, there is no such site, somebody changed it meanwhile, or a second person must confirm it.
+    pub async fn set_site(&self, caller: &Caller, seen: Option<&str>, site: Site) -> Result<(), UseCaseError> {
         caller.must_at(&site.id, Role::may_administer)?;
         self.must_be_fresh(caller)?;
         let site = checked_site(site)?;
-        let known = self.store.site(&site.id).await?;
-        if known.is_some_and(|known| known.two_persons != site.two_persons) {
+        let not_found = || UseCaseError::NotFound(format!("there is no site '{}'", one_line(&site.id)));
+        let meanwhile =
+            || UseCaseError::refused("somebody changed this site meanwhile; open the page again, then repeat");
+        let was = self.store.site(&site.id).await?.ok_or_else(not_found)?;
+        if seen.is_some_and(|seen| seen != Self::site_seen(&was)) {
+            return Err(meanwhile());
+        }
+        if was.two_persons != site.two_persons || was.networks != site.networks {
+            // A stolen token must not let in who is elsewhere, nor do without the second person.
             caller.must_be_no_program()?;
         }
-        if self.store.set_site(&site, &self.context(caller)).await? {
-            self.wake.pages();
-            Ok(())
-        } else {
-            Err(UseCaseError::NotFound(format!("there is no site '{}'", one_line(&site.id))))
+        let is_laxer = (was.two_persons && !site.two_persons) || was.networks != site.networks;
+        if is_laxer && self.policy().two_persons() && caller.actor != Actor::CommandLine {
+            return Err(UseCaseError::refused(
+                "a second person must confirm changes of networks, and doing without two persons; propose it under Settings → Import",
+            ));
+        }
+        match self.store.set_site(&was, &site, &self.context(caller)).await? {
+            SiteChange::Changed => {
+                self.wake.pages();
+                Ok(())
+            }
+            SiteChange::NotFound => Err(not_found()),
+            SiteChange::Meanwhile => Err(meanwhile()),
         }
     }
+
+    /// What a form carries, so that two people who edit a site at once notice.
+    pub fn site_seen(site: &Site) -> String {
+        digest(&site.words())
+    }
+}
+
+fn is_stolen(device: &Device) -> UseCaseError {
+    UseCaseError::refused(format!(
+        "{} was reported stolen. If it is back and in nobody else's hands, type its id to let it on again",
+        device.id
+    ))
 }
 
 /// Pages that stand where a device's page would.

@@ -75,7 +75,7 @@ async fn devices(api: &Api, command: DeviceCommand, json: bool) -> anyhow::Resul
         DeviceCommand::Resume { id, found: false } => act(&id, "resume", None).await?,
         DeviceCommand::Retire { id, for_ever } => {
             device::must_be_meant(&id, for_ever)?;
-            act(&id, "retire", Some(json!({"confirm": id}))).await?
+            bail!("this needs a person: open {}/devices", issuer(api).await)
         }
         DeviceCommand::List { text, state, limit } => {
             let mut wanted = vec![("q", text.unwrap_or_default())];

@@ -107,7 +107,8 @@ pub async fn run(command: SiteCommand, config: &Config, json: bool) -> anyhow::R
         SiteCommand::Set { id, change } => {
             let site = wanted(&broker, &caller, id).await?;
             let id = site.id.clone();
-            broker.set_site(&caller, change.over(site)).await?;
+            let seen = Broker::site_seen(&site);
+            broker.set_site(&caller, Some(&seen), change.over(site)).await?;
             wanted(&broker, &caller, Some(id)).await?
         }
     };

@@ -218,6 +218,18 @@ impl SitePatch {
         }
     }
 
+    /// What differs of a site from what it `was`; of a new one, all.
+    pub fn beyond(was: Option<&Site>, site: &Site) -> Self {
+        let all = Self::of(site);
+        let Some(was) = was else { return all };
+        Self {
+            name: all.name.filter(|name| *name != was.name),
+            networks: all.networks.filter(|networks| *networks != was.networks),
+            two_persons: all.two_persons.filter(|two_persons| *two_persons != was.two_persons),
+            quiet_hours: all.quiet_hours.filter(|hours| *hours != was.quiet_hours),
+        }
+    }
+
     /// The site that comes of it.
     pub fn over(self, below: Site) -> Site {
         Site {

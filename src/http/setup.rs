@@ -6,8 +6,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
-use crate::broker::UseCaseError;
 use crate::broker::setup::Setup;
+use crate::broker::{Broker, UseCaseError};
 use crate::config::setup::{Address, Way};
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
@@ -207,7 +207,8 @@ async fn name_site(edge: &Edge, form: &PageForm) -> Result<(), UseCaseError> {
         networks.push(network);
     }
     let site = broker.site(&caller, DEFAULT_SITE).await?.unwrap_or_else(|| Site::plain(DEFAULT_SITE, ""));
-    broker.set_site(&caller, Site { name: form.field("site_name"), networks, ..site }).await
+    let seen = Broker::site_seen(&site);
+    broker.set_site(&caller, Some(&seen), Site { name: form.field("site_name"), networks, ..site }).await
 }
 
 /// A signed version, for the list.

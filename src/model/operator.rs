@@ -140,6 +140,18 @@ impl Rights {
         *held = role.max(*held);
     }
 
+    /// What of these rights is also in others: at each site the lower role of the two.
+    #[must_use]
+    pub fn within(&self, others: &Self) -> Self {
+        let mut both = Self::default();
+        for site in self.0.keys().chain(others.0.keys()) {
+            if let (Some(own), Some(other)) = (self.role_at(site), others.role_at(site)) {
+                both.add(site, own.min(other));
+            }
+        }
+        both
+    }
+
     /// The role at a site; `None`: nothing is to be known of it.
     pub fn role_at(&self, site: &str) -> Option<Role> {
         self.0.get(EVERYWHERE).max(self.0.get(site)).copied()

@@ -41,6 +41,17 @@ pub enum StateChange {
     Refused(DeviceState),
 }
 
+/// Outcome of a change of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteChange {
+    /// Done.
+    Changed,
+    /// There is no such site.
+    NotFound,
+    /// Somebody else changed it meanwhile.
+    Meanwhile,
+}
+
 /// How many devices are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceCounts {
@@ -68,7 +79,7 @@ pub trait DeviceStore: Send + Sync {
     /// How many are in each state.
     async fn device_counts(&self, reach: &Reach) -> Result<DeviceCounts>;
     /// Changes a state by the table of [`DeviceState::may_become`]; `Active` for a device without key means *registered*.
-    /// Suspending and retiring end all its sign-ins and pairings in the same transaction; retiring marks its keys *retired*.
+    /// One that was reported stolen is not let on ([`super::FieldStore::resume_stolen`]). Suspending and retiring end all its sign-ins and pairings in the same transaction; retiring marks its keys *retired*.
     async fn set_device_state(&self, id: &DeviceId, to: DeviceState, context: &Context) -> Result<StateChange>;
     /// A site.
     async fn site(&self, id: &str) -> Result<Option<Site>>;
@@ -76,6 +87,6 @@ pub trait DeviceStore: Send + Sync {
     async fn sites(&self, reach: &Reach) -> Result<Vec<Site>>;
     /// Adds a site. `false` if the id is taken.
     async fn add_site(&self, site: &Site, context: &Context) -> Result<bool>;
-    /// Changes all of a site but its id. `false` if there is none.
-    async fn set_site(&self, site: &Site, context: &Context) -> Result<bool>;
+    /// Changes all of a site but its id, if it is still what it `was`.
+    async fn set_site(&self, was: &Site, site: &Site, context: &Context) -> Result<SiteChange>;
 }

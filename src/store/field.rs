@@ -80,4 +80,6 @@ pub trait FieldStore: Send + Sync {
     ) -> Result<StateChange>;
     /// Marks a device as stolen, and suspends it as [`super::DeviceStore::set_device_state`] does, if it is not. Not from *retired*, and not twice.
     async fn mark_stolen(&self, id: &DeviceId, context: &Context) -> Result<StateChange>;
+    /// Lets a suspended device on again also if it was reported stolen, and takes the mark away.
+    async fn resume_stolen(&self, id: &DeviceId, context: &Context) -> Result<StateChange>;
 }

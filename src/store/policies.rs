@@ -73,8 +73,8 @@ pub struct NewPolicy {
 pub struct PolicyEffects {
     /// Is a second person wanted from then on?
     pub two_persons: bool,
-    /// Sites to add or to change, whole.
-    pub sites: Vec<Site>,
+    /// Sites to add or to change, whole, each with what it was; if one is not that any more, the version is stale.
+    pub sites: Vec<(Option<Site>, Site)>,
     /// What differs, on one line, for the record.
     pub summary: String,
 }

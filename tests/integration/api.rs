@@ -54,7 +54,6 @@ fn asked(site: &str, id: &str) -> Vec<(&'static str, String, Option<Value>, Role
         ("POST", format!("/devices/{id}/suspend"), None, Technician),
         ("POST", format!("/devices/{id}/resume"), None, Admin),
         ("PATCH", format!("/sites/{site}"), Some(json!({"name": "HQ"})), Admin),
-        ("POST", format!("/devices/{id}/retire"), Some(json!({"confirm": id})), Admin),
     ]
 }
 
@@ -249,7 +248,10 @@ async fn no_program_decides_what_a_person_must_whatever_its_role_a_085() {
         is_for_people(broker.rotate_signing_keys(caller, KeyRotation::Emergency).await, "signing keys");
         is_for_people(broker.end_all_sign_ins(caller).await, "ending all sign-ins");
         let relaxed = Site { two_persons: true, ..Site::plain("berlin", "berlin") };
-        is_for_people(broker.set_site(caller, relaxed).await, "whether two persons must approve");
+        is_for_people(broker.set_site(caller, None, relaxed).await, "whether two persons must approve");
+        let wider = Site { networks: vec!["0.0.0.0/0".parse().unwrap()], ..Site::plain("berlin", "berlin") };
+        is_for_people(broker.set_site(caller, None, wider).await, "where devices may be");
+        is_for_people(broker.retire_device(caller, "lobby-tv-01").await, "retiring");
         no_policy_a_085(broker, caller, &change).await;
         no_administration_a_085(broker, caller).await;
         is_for_people(broker.confirm_announced(caller, "default").await, "all that makers announced");
@@ -387,14 +389,8 @@ async fn a_device_s_life_by_a_program() {
     assert_eq!((&device["state"], &device["key"]["assurance"]), (&json!("active"), &json!("software")));
     assert_eq!(program.done("POST", "/devices/lobby-tv-01/suspend", None).await["state"], "suspended");
     assert_eq!(program.done("POST", "/devices/lobby-tv-01/resume", None).await["state"], "active");
-    let said = problem(
-        &program.ask("POST", "/devices/lobby-tv-01/retire", Some(json!({"confirm": "lobby"}))).await,
-        422,
-        "not meant",
-    );
-    assert!(said.contains("can't be undone"), "{said}");
-    let retired = program.done("POST", "/devices/lobby-tv-01/retire", Some(json!({"confirm": "lobby-tv-01"}))).await;
-    assert_eq!(retired["state"], "retired");
+    test.broker.retire_device(&Caller::command_line(), "lobby-tv-01").await.unwrap();
+    assert_eq!(program.done("GET", "/devices/lobby-tv-01", None).await["state"], "retired");
     let history = program.done("GET", "/devices/lobby-tv-01/history?limit=3", None).await;
     let events = |list: &Value| -> Vec<String> {
         list["items"].as_array().unwrap().iter().map(|item| item["event"].as_str().unwrap().into()).collect()
@@ -494,13 +490,16 @@ async fn sites_are_added_and_changed_by_a_program() {
     let answer = program.ask("POST", "/sites", Some(rome.clone())).await;
     assert_eq!(answer.status, 201, "{}", answer.body);
     problem(&program.ask("POST", "/sites", Some(rome)).await, 422, "taken");
-    let changed = program.done("PATCH", "/sites/rome", Some(json!({"networks": ["10.9.0.0/16", "fd00::/8"]}))).await;
+    let changed = program.done("PATCH", "/sites/rome", Some(json!({"quiet_hours": "23:00-06:00"}))).await;
     assert_eq!(
-        (&changed["name"], &changed["networks"][1], &changed["quiet_hours"]),
-        (&json!("Rome"), &json!("fd00::/8"), &json!("22:00-06:00"))
+        (&changed["name"], &changed["networks"][0], &changed["quiet_hours"]),
+        (&json!("Rome"), &json!("10.9.0.0/16"), &json!("23:00-06:00"))
     );
     // The same value as before is no change of policy.
-    program.done("PATCH", "/sites/rome", Some(json!({"two_persons": false, "name": "Roma"}))).await;
+    let same = json!({"two_persons": false, "networks": ["10.9.0.0/16"], "name": "Roma"});
+    program.done("PATCH", "/sites/rome", Some(same)).await;
+    let wider = json!({"networks": ["0.0.0.0/0"]});
+    problem(&program.ask("PATCH", "/sites/rome", Some(wider)).await, 403, "networks");
     let said = problem(&program.ask("PATCH", "/sites/rome", Some(json!({"two_persons": true}))).await, 403, "policy");
     assert!(said.contains("Only a person"), "{said}");
 }
@@ -643,8 +642,13 @@ async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
     test.broker.set_role(&Caller::command_line(), "local", EVERYWHERE, None).await.unwrap();
     test.broker.set_role(&Caller::command_line(), "local", "berlin", Some(Role::Admin)).await.unwrap();
     assert_eq!(local.get("/settings/tokens").await.status, 403);
+    let living = test.program("living", "berlin", Role::Viewer).await;
     let mark = test.mark().await;
-    assert!(matches!(local.post("/settings/tokens", &fields).await.status, 403 | 422));
+    let fresh = [("action", "add"), ("name", "mine"), ("role", "viewer"), ("site", "berlin"), ("days", "30")];
+    assert_eq!(local.post("/settings/tokens", &fresh).await.status, 403, "a new name, at his own site");
+    let revoke_living = [("action", "revoke"), ("name", "living")];
+    assert_eq!(local.post("/settings/tokens", &revoke_living).await.status, 403);
+    assert_eq!(living.get("/whoami").await.status, 200, "it lives on");
     test.advance(301);
     for fields in [&fields[..], &revoke[..]] {
         let answer = dana.post("/settings/tokens", fields).await;
@@ -652,6 +656,36 @@ async fn tokens_are_made_shown_once_and_revoked_on_their_page() {
         assert_eq!((answer.status, back), (303, "/sign-in/again?back=%2Fsettings%2Ftokens"));
     }
     assert_eq!(test.recorded(&mark).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_may_no_more_than_its_maker_may_now_a_047() {
+    let test = with_two_sites().await;
+    let root = Caller::command_line();
+    test.broker.add_operator(&root, "dana", Role::Admin).await.unwrap();
+    let dana = Caller { actor: Actor::Operator("dana".into()), ..Caller::command_line() };
+    let text =
+        test.broker.add_api_token(&dana, "helpdesk", Rights::everywhere(Role::Admin), Duration::from_secs(86_400));
+    let program = Program { wire: test.wire.clone(), issuer: test.issuer.clone(), token: text.await.unwrap() };
+    let roles = async || program.done("GET", "/whoami", None).await["roles"].clone();
+    assert_eq!(roles().await, json!({"*": "admin"}));
+    let set = async |site: &str, role| test.broker.set_role(&root, "dana", site, role).await.unwrap();
+    test.broker.add_operator(&root, "noor", Role::Admin).await.unwrap();
+    set(EVERYWHERE, Some(Role::Viewer)).await;
+    assert_eq!(roles().await, json!({"*": "viewer"}), "lowered");
+    problem(&program.ask("POST", "/devices/berlin-tv/suspend", None).await, 403, "as its maker");
+    set("berlin", Some(Role::Technician)).await;
+    set(EVERYWHERE, None).await;
+    assert_eq!(roles().await, json!({"berlin": "technician"}), "at one site only");
+    problem(&program.get("/devices/paris-tv").await, 404, "another site");
+    set(EVERYWHERE, Some(Role::Admin)).await;
+    assert_eq!(roles().await["*"], "admin", "as the right comes and goes");
+    test.broker.disable_operator(&root, "dana").await.unwrap();
+    let unknown = Program { token: format!("pgt_{}", "A".repeat(43)), ..program.clone() };
+    let one_answer = problem(&unknown.get("/whoami").await, 401, "unknown");
+    assert_eq!(problem(&program.get("/whoami").await, 401, "its maker is gone"), one_answer);
+    let of_the_shell = test.program("shell", "berlin", Role::Viewer).await;
+    assert_eq!(of_the_shell.get("/whoami").await.status, 200, "nobody made it who could go");
 }
 
 async fn makes_and_revokes_a_token(look: Look) {

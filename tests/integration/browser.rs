@@ -321,7 +321,7 @@ async fn long_words_fit_on_a_phone() {
     };
     test.broker.register_device(&Caller::command_line(), &id, facts).await.unwrap();
     let site = pairgate::model::site::Site::plain("default", &"S".repeat(80));
-    test.broker.set_site(&Caller::command_line(), site).await.unwrap();
+    test.broker.set_site(&Caller::command_line(), None, site).await.unwrap();
     let link = link(&test, &"o".repeat(64)).await;
     let mut device = test.stranger(&id);
     (device.serial, device.model, device.firmware) = ("8".repeat(64), "W".repeat(64), "W".repeat(64));

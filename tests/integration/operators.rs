@@ -235,7 +235,7 @@ async fn no_administrator_becomes_the_second_person_by_a_link_a_079_a_081() {
     by_policy.broker.apply_policy(&SHELL(), &change, change.base).await.unwrap();
     let by_site = TestBroker::start().await;
     let site = by_site.broker.sites(&SHELL()).await.unwrap().remove(0);
-    by_site.broker.set_site(&SHELL(), Site { two_persons: true, ..site }).await.unwrap();
+    by_site.broker.set_site(&SHELL(), None, Site { two_persons: true, ..site }).await.unwrap();
     let by_kind = TestBroker::with_kind("printer", |kind| kind.two_persons = true).await;
     let by_list = TestBroker::with_kind("printer", |kind| kind.new_approver = NewApprover::Second).await;
     for test in [by_policy, by_site, by_kind, by_list] {

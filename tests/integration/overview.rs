@@ -129,7 +129,7 @@ async fn two_persons_are_offered_where_there_are_two_and_to_who_may_ask_for_them
     assert!(adam.get("/").await.body.contains(OFFER));
     assert!(!olga.get("/").await.body.contains(OFFER), "she can't");
     let site = Site { two_persons: true, ..Site::plain("default", "Berlin HQ") };
-    test.broker.set_site(&Caller::command_line(), site).await.unwrap();
+    test.broker.set_site(&Caller::command_line(), None, site).await.unwrap();
     assert!(!adam.get("/").await.body.contains(OFFER), "it is so");
 }
 

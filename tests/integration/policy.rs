@@ -459,7 +459,12 @@ async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
     assert_eq!(mia.get("/settings/sites/paris").await.status, 404);
     assert_eq!(mia.get("/settings/sites/nowhere").await.status, 404);
     assert_eq!(mia.post("/settings/sites/paris", &site).await.status, 404);
-    assert_eq!(mia.post("/settings/sites/default", &site).await.status, 303, "her own");
+    let shown = mia.get("/settings/sites/default").await.body;
+    let own = [("name", "Mine"), ("networks", "10.0.0.0/8"), ("seen", seen_in(&shown))];
+    assert_eq!(mia.post("/settings/sites/default", &own).await.status, 303, "her own");
+    let late = mia.post("/settings/sites/default", &own).await;
+    assert!(said(&late).contains("omebody changed this site meanwhile"), "{}", said(&late));
+    assert_eq!(seen_in(&late.body), seen_in(&shown), "nor by saying it once more");
     for path in [
         "/settings/policy",
         "/settings/policy/1",
@@ -491,6 +496,47 @@ async fn whoever_administers_one_site_sees_its_settings_and_no_others_a_080() {
     assert_eq!(test.broker.policy().version(), 0);
 }
 
+fn seen_in(body: &str) -> &str {
+    body.split("name=\"seen\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap()
+}
+
+#[tokio::test]
+async fn with_two_persons_nobody_alone_makes_a_site_laxer_a_079_a_081() {
+    let test = TestBroker::start().await;
+    let (broker, shell) = (&test.broker, Caller::command_line());
+    let strict = Site { two_persons: true, ..Site::plain("default", "HQ") };
+    broker.set_site(&shell, None, strict.clone()).await.unwrap();
+    apply(broker, &shell, "two_persons = true").await.unwrap();
+    let dana = Caller { actor: Actor::Operator("dana".into()), ..Caller::command_line() };
+    let networks = vec!["0.0.0.0/0".parse().unwrap()];
+    for laxer in [Site { two_persons: false, ..strict.clone() }, Site { networks, ..strict.clone() }] {
+        let outcome = broker.set_site(&dana, None, laxer.clone()).await;
+        assert!(lines(outcome).contains("Settings → Import"), "{laxer:?}");
+        assert_eq!(broker.site(&shell, "default").await.unwrap(), Some(strict.clone()));
+    }
+    let named = Site { name: "Main".into(), ..strict.clone() };
+    broker.set_site(&dana, None, named).await.unwrap();
+    broker.set_site(&shell, None, Site::plain("default", "HQ")).await.unwrap();
+    broker.set_site(&dana, None, strict).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_waits_takes_back_nothing_of_a_site_that_changed_meanwhile_a_081() {
+    let test = TestBroker::start().await;
+    let (broker, shell) = (&test.broker, Caller::command_line());
+    apply(broker, &shell, "two_persons = true").await.unwrap();
+    let dana = Caller { actor: Actor::Operator("dana".into()), ..Caller::command_line() };
+    let text = "[sites.default]\nname = 'Main'";
+    assert_eq!(apply(broker, &dana, text).await.unwrap(), Applied::Proposed(2));
+    let stored = broker.policy_version(&shell, 2).await.unwrap().document;
+    assert!(stored.contains("Main") && !stored.contains("networks"), "only what it changes: {stored}");
+    test.advance(1);
+    let strict = Site { two_persons: true, ..Site::plain("default", "HQ") };
+    broker.set_site(&shell, None, strict.clone()).await.unwrap();
+    assert!(lines(broker.confirm_policy(&shell, 2).await).contains("changed by somebody else meanwhile"));
+    assert_eq!(broker.site(&shell, "default").await.unwrap(), Some(strict));
+}
+
 #[tokio::test]
 async fn a_site_without_networks_is_pointed_at_when_a_kind_needs_them() {
     let test = TestBroker::start().await;
@@ -502,7 +548,9 @@ async fn a_site_without_networks_is_pointed_at_when_a_kind_needs_them() {
     }
     let bad = dana.post("/settings/sites/default", &[("name", "HQ"), ("networks", "10.2.0.0/16, here")]).await;
     assert!(said(&bad).contains("here is no network"), "{}", said(&bad));
-    let good = dana.post("/settings/sites/default", &[("name", "HQ"), ("networks", "10.2.0.0/16, fd00::/8")]).await;
+    let shown = dana.get("/settings/sites/default").await.body;
+    let fields = [("name", "HQ"), ("networks", "10.2.0.0/16, fd00::/8"), ("seen", seen_in(&shown))];
+    let good = dana.post("/settings/sites/default", &fields).await;
     assert_eq!(good.status, 303);
     assert!(!dana.get("/settings").await.body.contains("Sites without networks"));
     let history = dana.get("/settings/sites/default").await.body;

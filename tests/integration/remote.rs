@@ -124,10 +124,11 @@ async fn a_device_s_life_from_another_machine() {
     let shown = there.done(&["device", "show", "lobby-tv-01"]).await;
     assert!(shown.contains("key assurance  software") && shown.contains("machine:admin"), "{shown}");
     there.refused(&["device", "retire", "lobby-tv-01"], "add --for-ever").await;
-    assert_eq!(there.json(&["device", "retire", "lobby-tv-01", "--for-ever"]).await["state"], "retired");
-    let site = there.json(&["site", "set", "--name", "HQ", "--network", "10.2.0.0/16"]).await;
-    assert_eq!((&site["name"], &site["networks"]), (&json!("HQ"), &json!(["10.2.0.0/16"])));
-    assert!(there.done(&["site", "show"]).await.contains("10.2.0.0/16"));
+    let for_people = format!("this needs a person: open {}/devices", test.issuer);
+    there.refused(&["device", "retire", "lobby-tv-01", "--for-ever"], &for_people).await;
+    let site = there.json(&["site", "set", "--name", "HQ", "--quiet-hours", "22:00-06:00"]).await;
+    assert_eq!((&site["name"], &site["quiet_hours"]), (&json!("HQ"), &json!("22:00-06:00")));
+    assert!(there.done(&["site", "show"]).await.contains("22:00-06:00"));
     let who = there.done(&["whoami"]).await;
     assert!(who.contains("machine:admin") && who.contains("admin everywhere") && who.contains(&test.issuer), "{who}");
 }

@@ -178,7 +178,7 @@ async fn a_pass_is_for_one_device_and_every_other_use_case_refuses_a_080() {
         ("a code", broker.open_code(&tom, &waiting_code.user_code).await.map(drop)),
         ("approve", broker.decide(&tom, pairgate::id::GrantId(1), Decision::Approve, "", "").await.map(drop)),
         ("add a site", broker.add_site(&tom, Site::plain("paris", "Paris")).await),
-        ("change a site", broker.set_site(&tom, Site::plain("default", "Mine")).await),
+        ("change a site", broker.set_site(&tom, None, Site::plain("default", "Mine")).await),
         ("add a person", broker.add_operator(&tom, "mallory", Role::Admin).await.map(drop)),
         ("give a role", broker.set_role(&tom, "mallory", "*", Some(Role::Admin)).await),
         ("a link", broker.operator_link(&tom, "mallory").await.map(drop)),

@@ -48,12 +48,12 @@ impl TestBroker {
 
     async fn set_two_persons(&self, two_persons: bool) {
         let site = Site { two_persons, ..Site::plain("default", "Berlin HQ") };
-        self.broker.set_site(&Caller::command_line(), site).await.unwrap();
+        self.broker.set_site(&Caller::command_line(), None, site).await.unwrap();
     }
 
     async fn set_quiet_hours(&self, hours: &str) {
         let site = Site { quiet_hours: hours.into(), ..Site::plain("default", "Berlin HQ") };
-        self.broker.set_site(&Caller::command_line(), site).await.unwrap();
+        self.broker.set_site(&Caller::command_line(), None, site).await.unwrap();
     }
 
     /// The number that the device shows now, if it shows one.

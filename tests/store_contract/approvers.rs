@@ -8,7 +8,7 @@ use pairgate::model::device::Device;
 use pairgate::model::grant::{GrantState, MAX_OPEN_CLAIMS, WhySecond};
 use pairgate::model::operator::{EVERYWHERE, Role};
 use pairgate::model::site::Site;
-use pairgate::store::{ClaimOutcome, Decision, DecisionOutcome, Redemption, SecondPerson, WindowSubject};
+use pairgate::store::{ClaimOutcome, Decision, DecisionOutcome, Redemption, SecondPerson, SiteChange, WindowSubject};
 
 use super::{ALONE, Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
 
@@ -94,14 +94,16 @@ pub async fn the_rule_is_of_kind_or_site_holds_a_day_and_spares_the_others_a_079
     assert_eq!(why(dana, AFTER_PAIRING, 2 + DAY - 1).await, Some(WhySecond::PairedIt));
     assert_eq!(why(dana, AFTER_PAIRING, 2 + DAY).await, None, "others had a day to look");
     let site = Site { two_persons: true, ..Site::plain("default", "HQ") };
-    assert!(bench.store.set_site(&site, &when(4)).await.unwrap());
+    let plain = bench.store.site("default").await.unwrap().unwrap();
+    assert_eq!(bench.store.set_site(&plain, &site, &when(4)).await.unwrap(), SiteChange::Changed);
     assert_eq!(why(dana, ALONE, 5).await, Some(WhySecond::PairedIt), "as the site wants it");
     // What was approved by one before the rule came is not let in by it.
     let early = bench.paired_by("printer-2", by("dana", 0), by("dana", 2)).await;
-    assert!(bench.store.set_site(&Site::plain("default", "HQ"), &when(4)).await.unwrap());
+    let relaxed = Site::plain("default", "HQ");
+    assert_eq!(bench.store.set_site(&site, &relaxed, &when(4)).await.unwrap(), SiteChange::Changed);
     let approved = bench.minted(&early, "printer-2").await;
     assert_eq!(bench.approve(approved, dana, ALONE).await, DecisionOutcome::Done);
-    assert!(bench.store.set_site(&site, &when(6)).await.unwrap());
+    assert_eq!(bench.store.set_site(&relaxed, &site, &when(6)).await.unwrap(), SiteChange::Changed);
     assert_eq!(bench.redeem(&early, approved, ALONE).await, Redemption::ApproverLost);
     assert_eq!(bench.state(approved).await, GrantState::Denied);
 }

@@ -8,7 +8,7 @@ use pairgate::model::operator::{Reach, Role};
 use pairgate::model::pairing::PairingState;
 use pairgate::model::site::Site;
 use pairgate::store::{
-    AuditQuery, DeviceCounts, DeviceQuery, PairingRefusal, Redemption, Rotation, StateChange, WindowSubject,
+    AuditQuery, DeviceCounts, DeviceQuery, PairingRefusal, Redemption, Rotation, SiteChange, StateChange, WindowSubject,
 };
 
 use super::{ALL, ALONE, Bench, POLICY, at, bytes, code, facts, how_many, id, pairing_request, when};
@@ -187,11 +187,16 @@ pub async fn a_site_is_changed_and_recorded(bench: Bench) {
     let store = &bench.store;
     let networks = vec!["10.2.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()];
     let site = Site { networks: networks.clone(), ..Site::plain("default", "Berlin HQ") };
-    assert!(store.set_site(&site, &when(0)).await.unwrap());
+    let was = store.site("default").await.unwrap().unwrap();
+    assert_eq!(store.set_site(&was, &site, &when(0)).await.unwrap(), SiteChange::Changed);
+    // Who looked before that takes nothing of it back.
+    let late = Site { two_persons: true, ..was.clone() };
+    assert_eq!(store.set_site(&was, &late, &when(0)).await.unwrap(), SiteChange::Meanwhile);
     let stored = store.site("default").await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.networks), ("Berlin HQ", networks));
     let known = bench.recorded(0, &["site.changed"]).await;
-    assert!(!store.set_site(&Site { id: "nowhere".into(), ..site }, &when(0)).await.unwrap());
+    let nowhere = Site { id: "nowhere".into(), ..site };
+    assert_eq!(store.set_site(&nowhere, &nowhere, &when(0)).await.unwrap(), SiteChange::NotFound);
     assert!(store.site("nowhere").await.unwrap().is_none());
     bench.recorded(known, &[]).await;
 }

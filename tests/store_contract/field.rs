@@ -212,7 +212,15 @@ pub async fn a_stolen_device_is_stopped_once_and_stays_marked_until_it_is_let_on
     assert_eq!(store.grant(redeemed).await.unwrap().unwrap().state, GrantState::Revoked);
     let stolen = bench.device("tv-01").await;
     assert_eq!((stolen.state, stolen.stolen_at), (DeviceState::Suspended, Some(at(10))));
-    store.set_device_state(&id("tv-01"), DeviceState::Active, &when(11)).await.unwrap();
+    // A plain resume, begun before the report came, lets no thief on.
+    for to in [DeviceState::Active, DeviceState::Registered] {
+        let resumed = store.set_device_state(&id("tv-01"), to, &when(11)).await.unwrap();
+        assert_eq!(resumed, StateChange::Refused(DeviceState::Suspended), "{to:?}");
+    }
+    assert_eq!(bench.device("tv-01").await.stolen_at, Some(at(10)));
+    assert_eq!(store.resume_stolen(&id("unknown-tv"), &when(11)).await.unwrap(), StateChange::NotFound);
+    let resumed = store.resume_stolen(&id("tv-01"), &when(11)).await.unwrap();
+    assert_eq!(resumed, StateChange::Changed(DeviceState::Suspended));
     let back = bench.device("tv-01").await;
     assert_eq!((back.state, back.stolen_at), (DeviceState::Active, None));
     // One that was suspended before is marked all the same.

@@ -50,7 +50,8 @@ pub async fn of_many_who_write_on_the_same_version_one_did_a_081(bench: Bench) {
 
 pub async fn a_version_brings_its_sites_in_the_same_transaction(bench: Bench) {
     let store = &bench.store;
-    let sites = vec![Site::plain("default", "Berlin HQ"), Site::plain("paris", "Paris")];
+    let was = store.site("default").await.unwrap();
+    let sites = vec![(was, Site::plain("default", "Berlin HQ")), (None, Site::plain("paris", "Paris"))];
     let written = NewPolicy { effects: PolicyEffects { sites, ..PolicyEffects::default() }, ..new(0, "a") };
     let known = bench.records().await.len();
     let stale = NewPolicy { base: 7, ..written.clone() };
@@ -61,6 +62,9 @@ pub async fn a_version_brings_its_sites_in_the_same_transaction(bench: Bench) {
     assert_eq!(store.site("paris").await.unwrap(), Some(Site::plain("paris", "Paris")));
     assert_eq!(store.sites(ALL).await.unwrap().len(), 2);
     bench.recorded(known, &["site.changed", "site.added", "policy.applied"]).await;
+    // A site that is not any more what it was when the change was looked at takes the whole version with it.
+    let late = NewPolicy { base: 1, ..written.clone() };
+    assert_eq!(store.write_policy(&late, &when(2)).await.unwrap(), PolicyWritten::Stale);
     let records = store.site_records("paris", 10).await.unwrap();
     assert_eq!(records.iter().map(|record| record.event.as_str()).collect::<Vec<_>>(), ["site.added"]);
     assert!(store.site_records("pari", 10).await.unwrap().is_empty());

@@ -1,4 +1,4 @@
-//! `/api/v1/devices…`: list, register, suspend, resume, retire, history, and the window of one device.
+//! `/api/v1/devices…`: list, register, suspend, resume, history, and the window of one device.
 
 use std::time::Duration;
 
@@ -127,29 +127,6 @@ pub async fn suspend(State(edge): State<Edge>, Program(caller): Program, ApiPath
 /// `POST /devices/{id}/resume`.
 pub async fn resume(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
     let outcome = edge.broker().resume_device(&caller, &id).await;
-    changed(&edge, &caller, &id, outcome).await
-}
-
-/// What can't be undone wants the id once more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Confirmed {
-    confirm: String,
-}
-
-/// `POST /devices/{id}/retire`: for ever.
-pub async fn retire(
-    State(edge): State<Edge>,
-    Program(caller): Program,
-    ApiPath(id): ApiPath,
-    ApiBody(Confirmed { confirm }): ApiBody<Confirmed>,
-) -> Response {
-    let outcome = if confirm == id {
-        edge.broker().retire_device(&caller, &id).await
-    } else {
-        let line = "retiring can't be undone: give the device's id once more as the member confirm";
-        Err(UseCaseError::Refused(vec![line.into()]))
-    };
     changed(&edge, &caller, &id, outcome).await
 }
 

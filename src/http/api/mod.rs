@@ -3,7 +3,7 @@
 //! | routes below `/api/v1` | role | file |
 //! | --- | --- | --- |
 //! | `/whoami`, `/openapi.json` | any token | here |
-//! | `/devices`, `/devices/{id}`, `…/suspend`, `…/resume`, `…/retire`, `…/end-sign-ins`, `…/history`, `…/window` | as on the pages | [`devices`] |
+//! | `/devices`, `/devices/{id}`, `…/suspend`, `…/resume`, `…/end-sign-ins`, `…/history`, `…/window` | as on the pages | [`devices`] |
 //! | `/pairings`, `/pairings/{id}`, `…/decline`, `/sign-ins` | as on the pages; nothing here confirms or approves | [`waiting`] |
 //! | `/sites`, `/sites/{id}`, `…/window`, `/operators`, `/audit` | as on the pages | [`places`] |
 //!
@@ -51,7 +51,6 @@ pub fn routes(edge: &Edge) -> Router<Edge> {
         .route("/devices/{id}", get(devices::show))
         .route("/devices/{id}/suspend", post(devices::suspend))
         .route("/devices/{id}/resume", post(devices::resume))
-        .route("/devices/{id}/retire", post(devices::retire))
         .route("/devices/{id}/end-sign-ins", post(devices::end_sign_ins))
         .route("/devices/{id}/history", get(devices::history))
         .route("/devices/{id}/window", get(devices::window).put(devices::open_window).delete(devices::close_window))

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::broker::{Caller, UseCaseError};
+use crate::broker::{Broker, Caller, UseCaseError};
 use crate::http::Edge;
 use crate::http::api::devices::{Minutes, close_window_of, open_window_of, window_of};
 use crate::http::api::shapes::{Listed, OperatorShape, SiteShape};
@@ -51,7 +51,7 @@ pub async fn add(State(edge): State<Edge>, Program(caller): Program, ApiBody(new
     }
 }
 
-/// What changes of a site; what is left out stays. Whether two persons must approve is policy, and so no program's to change.
+/// What changes of a site; what is left out stays. Networks, and whether two persons must approve, are no program's to change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteChange {
@@ -72,6 +72,7 @@ pub async fn change(
         Ok(site) => site,
         Err(error) => return failed(error),
     };
+    let seen = Broker::site_seen(&former);
     let site = Site {
         name: change.name.unwrap_or(former.name),
         networks: change.networks.unwrap_or(former.networks),
@@ -79,7 +80,7 @@ pub async fn change(
         quiet_hours: change.quiet_hours.unwrap_or(former.quiet_hours),
         id: former.id,
     };
-    match edge.broker().set_site(&caller, site).await {
+    match edge.broker().set_site(&caller, Some(&seen), site).await {
         Ok(()) => show(State(edge), Program(caller), ApiPath(id)).await,
         Err(error) => failed(error),
     }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use crate::broker::UseCaseError;
+use crate::broker::{Broker, UseCaseError};
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, SignedIn};
 use crate::http::lang::{filters, t, tf};
@@ -28,6 +28,8 @@ struct SiteRow {
 /// What is typed of a site.
 #[derive(Clone, Default)]
 struct SiteForm {
+    /// Names the site as it was when the page was made; of a form that is refused, still that.
+    seen: String,
     id: String,
     name: String,
     networks: String,
@@ -60,6 +62,7 @@ struct SitePage {
 impl SiteForm {
     fn of(site: &Site) -> Self {
         Self {
+            seen: Broker::site_seen(site),
             id: site.id.clone(),
             name: site.name.clone(),
             networks: site.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
@@ -70,6 +73,7 @@ impl SiteForm {
 
     fn typed(form: &PageForm, id: String) -> Self {
         Self {
+            seen: form.field("seen"),
             id,
             name: form.field("name"),
             networks: form.field("networks"),
@@ -194,7 +198,7 @@ pub async fn change(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
         Ok(site) => site,
         Err(problems) => return render(&edge, &form.signed_in, &id, Some(typed), problems).await,
     };
-    match edge.broker().set_site(&form.signed_in.caller(), site).await {
+    match edge.broker().set_site(&form.signed_in.caller(), Some(&typed.seen), site).await {
         Ok(()) => Redirect::to(&format!("/settings/sites/{id}")).into_response(),
         Err(error) => match lines_or_page(error) {
             Ok(response) => response,

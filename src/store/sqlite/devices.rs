@@ -11,7 +11,7 @@ use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceFacts, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::operator::Reach;
 use crate::model::site::Site;
-use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, StateChange};
+use crate::store::{DeviceCounts, DeviceQuery, DeviceStore, Result, SiteChange, StateChange};
 
 /// Columns of [`device`], for a table or join alias `d`.
 pub(super) const DEVICE: &str = "d.row, d.id, d.state, d.kind, d.site, d.name, d.serial, d.asset_tag, d.maker, d.model, d.room, d.note, \
@@ -130,8 +130,23 @@ pub(super) fn insert_site(connection: &Connection, site: &Site, context: &Contex
     Ok(added == 1)
 }
 
-/// Changes all of a site but its id. `false` if there is none.
-pub(super) fn update_site(connection: &Connection, site: &Site, context: &Context) -> rusqlite::Result<bool> {
+/// A site by id, inside a transaction or a read.
+pub(super) fn site_by_id(connection: &Connection, id: &str) -> rusqlite::Result<Option<Site>> {
+    first(connection, &format!("SELECT {SITE} FROM sites WHERE id = ?"), [id], site)
+}
+
+/// Changes all of a site but its id, if it is still what it `was`: a site is written whole, and would else take back what another person just changed.
+pub(super) fn update_site(
+    connection: &Connection,
+    was: &Site,
+    site: &Site,
+    context: &Context,
+) -> rusqlite::Result<SiteChange> {
+    match site_by_id(connection, &site.id)? {
+        None => return Ok(SiteChange::NotFound),
+        Some(present) if present != *was => return Ok(SiteChange::Meanwhile),
+        Some(_) => {}
+    }
     let changed = change(
         connection,
         "UPDATE sites SET name = ?, networks = ?, two_persons = ?, quiet_hours = ? WHERE id = ?",
@@ -140,19 +155,34 @@ pub(super) fn update_site(connection: &Connection, site: &Site, context: &Contex
     if changed == 1 {
         append(connection, Event::SiteChanged, None, &site.words(), context)?;
     }
-    Ok(changed == 1)
+    Ok(SiteChange::Changed)
 }
 
-/// Changes a device's state, with everything that follows from it.
+/// Changes a device's state, with everything that follows from it; lets no stolen one on.
 pub(super) fn set_state(
     connection: &Connection,
     id: &DeviceId,
     to: DeviceState,
     context: &Context,
 ) -> rusqlite::Result<StateChange> {
+    change_state(connection, id, to, false, context)
+}
+
+/// The same. Whether a stolen one is let on is decided here, in the transaction: a report that comes between a look and the change must count (A-096).
+pub(super) fn change_state(
+    connection: &Connection,
+    id: &DeviceId,
+    to: DeviceState,
+    even_stolen: bool,
+    context: &Context,
+) -> rusqlite::Result<StateChange> {
     let Some(device) = by_id(connection, id.as_str())? else { return Ok(StateChange::NotFound) };
     let to = if to == DeviceState::Active && device.key.is_none() { DeviceState::Registered } else { to };
     if !device.state.may_become(to) || device.state == to {
+        return Ok(StateChange::Refused(device.state));
+    }
+    let is_let_on = matches!(to, DeviceState::Active | DeviceState::Registered);
+    if is_let_on && device.stolen_at.is_some() && !even_stolen {
         return Ok(StateChange::Refused(device.state));
     }
     let changed = change(
@@ -268,7 +298,7 @@ impl DeviceStore for SqliteStore {
     }
 
     async fn site(&self, id: &str) -> Result<Option<Site>> {
-        self.read(|connection| first(connection, &format!("SELECT {SITE} FROM sites WHERE id = ?"), [id], site))
+        self.read(|connection| site_by_id(connection, id))
     }
 
     async fn sites(&self, reach: &Reach) -> Result<Vec<Site>> {
@@ -282,8 +312,8 @@ impl DeviceStore for SqliteStore {
         self.write(move |connection| insert_site(connection, &site, &context)).await
     }
 
-    async fn set_site(&self, site: &Site, context: &Context) -> Result<bool> {
-        let (site, context) = (site.clone(), context.clone());
-        self.write(move |connection| update_site(connection, &site, &context)).await
+    async fn set_site(&self, was: &Site, site: &Site, context: &Context) -> Result<SiteChange> {
+        let (was, site, context) = (was.clone(), site.clone(), context.clone());
+        self.write(move |connection| update_site(connection, &was, &site, &context)).await
     }
 }

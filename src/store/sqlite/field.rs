@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
-use super::devices::{DEVICE, DEVICE_COLUMNS, by_id, device, end_all};
+use super::devices::{DEVICE, DEVICE_COLUMNS, by_id, change_state, device, end_all};
 use super::{SqliteStore, all, change, first, unsigned};
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
@@ -244,5 +244,10 @@ impl FieldStore for SqliteStore {
     async fn mark_stolen(&self, id: &DeviceId, context: &Context) -> Result<StateChange> {
         let (id, context) = (id.clone(), context.clone());
         self.write(move |connection| mark_stolen(connection, &id, &context)).await
+    }
+
+    async fn resume_stolen(&self, id: &DeviceId, context: &Context) -> Result<StateChange> {
+        let (id, context) = (id.clone(), context.clone());
+        self.write(move |connection| change_state(connection, &id, DeviceState::Active, true, &context)).await
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::{RECORD, append, record};
-use super::devices::{insert_site, update_site};
+use super::devices::{insert_site, site_by_id, update_site};
 use super::{SqliteStore, all, change, corrupt, first};
 use crate::clock::Timestamp;
 use crate::model::audit::{Context, Event, Record};
@@ -37,6 +37,16 @@ fn wants_two(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(value.is_some_and(|value| value == "on"))
 }
 
+/// Are the sites that it changes still what they were when it was looked at? Asked in the transaction that then changes them.
+fn sites_stand(connection: &Connection, effects: &PolicyEffects) -> rusqlite::Result<bool> {
+    for (was, site) in &effects.sites {
+        if site_by_id(connection, &site.id)? != *was {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What applying a version brings with it.
 fn take_effect(
     connection: &Connection,
@@ -50,9 +60,14 @@ fn take_effect(
         "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         [TWO_PERSONS, value],
     )?;
-    for site in &effects.sites {
-        if !update_site(connection, site, context)? {
-            insert_site(connection, site, context)?;
+    for (was, site) in &effects.sites {
+        match was {
+            Some(was) => {
+                update_site(connection, was, site, context)?;
+            }
+            None => {
+                insert_site(connection, site, context)?;
+            }
         }
     }
     append(connection, Event::PolicyApplied, None, &format!("version {version}: {}", effects.summary), context)
@@ -61,6 +76,9 @@ fn take_effect(
 fn write(connection: &Connection, new: &NewPolicy, context: &Context) -> rusqlite::Result<PolicyWritten> {
     let is_applied = new.may_alone || !wants_two(connection)?;
     let state = if is_applied { PolicyState::Applied } else { PolicyState::Proposed };
+    if is_applied && !sites_stand(connection, &new.effects)? {
+        return Ok(PolicyWritten::Stale);
+    }
     let (now, by) = (context.now.millis(), context.actor.to_string());
     let decided = is_applied.then_some((now, &by));
     let written = first(
@@ -98,13 +116,14 @@ fn confirm(
 ) -> rusqlite::Result<PolicyConfirmed> {
     let by = context.actor.to_string();
     // What has come to hold since this one was written its writer did not know of.
+    let stands = sites_stand(connection, effects)?;
     let applied = change(
         connection,
         &format!(
             "UPDATE policy_versions SET state = 'applied', decided_at = ?2, decided_by = ?3 \
-             WHERE version = ?1 AND state = 'proposed' AND (?4 OR proposed_by <> ?3) AND base = {NEWEST}"
+             WHERE version = ?1 AND state = 'proposed' AND (?4 OR proposed_by <> ?3) AND base = {NEWEST} AND ?5"
         ),
-        params![wanted, context.now.millis(), by, may_own],
+        params![wanted, context.now.millis(), by, may_own, stands],
     )?;
     if applied == 1 {
         take_effect(connection, wanted, effects, context)?;

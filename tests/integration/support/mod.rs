@@ -296,7 +296,7 @@ impl TestBroker {
     pub async fn set_networks(&self, networks: &[&str]) {
         let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
         let site = Site { networks, ..Site::plain("default", "Berlin HQ") };
-        self.broker.set_site(&Caller::command_line(), site).await.unwrap();
+        self.broker.set_site(&Caller::command_line(), None, site).await.unwrap();
     }
 
     /// All audit records, oldest first.
