@@ -180,9 +180,10 @@ impl fmt::Display for Column {
     }
 }
 
-/// Letters and digits only, small, umlauts written out: `Schlüssel-Fingerabdruck` becomes `schluesselfingerabdruck`.
+/// Letters and digits only, small, umlauts written out: `Schlüssel-Fingerabdruck` becomes `schluesselfingerabdruck`. Other scripts keep their letters: without
+/// them, two names that have none of ours would be the same.
 pub fn folded(text: &str) -> String {
-    plain(text).chars().filter(char::is_ascii_alphanumeric).collect()
+    plain(text).chars().filter(|letter| letter.is_alphanumeric()).collect()
 }
 
 /// Small ASCII letters as far as there are any: umlauts written out, accents left away.
@@ -279,6 +280,9 @@ const KINDS: [(&str, &[&str]); 3] = [
 /// The kind that a cell means: by its id, its label, or a common word for one that is built in.
 pub fn kind_of<'a>(cell: &str, kinds: &'a [Kind]) -> Option<&'a Kind> {
     let word = folded(cell);
+    if word.is_empty() {
+        return None;
+    }
     let named =
         kinds.iter().find(|kind| cell.trim() == kind.id || word == folded(&kind.id) || word == folded(&kind.label));
     named.or_else(|| {
@@ -299,12 +303,12 @@ pub fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Opti
     let text = folded(&text.chars().take(40).collect::<String>());
     let scored = words.into_iter().map(|word| (distance(&text, &folded(word)), word));
     let (distance, word) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance > 0 && distance <= (text.len() / 3).max(1) && !text.is_empty()).then_some(word)
+    (distance > 0 && distance <= (text.chars().count() / 3).max(1) && !text.is_empty()).then_some(word)
 }
 
 /// How many letters must be changed, put in, left out or swapped with their neighbour.
 fn distance(from: &str, to: &str) -> usize {
-    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut rows = vec![vec![0; to.len() + 1]; from.len() + 1];
     rows[0].iter_mut().enumerate().for_each(|(column, cell)| *cell = column);
     for row in 1..=from.len() {
@@ -382,6 +386,15 @@ mod tests {
         assert!(kind_of("Fernseher", &kinds[..1]).is_none(), "a kind that was taken away has no words");
         assert!(kind_of("", &kinds).is_none() && kind_of("Kaffeemaschine", &kinds).is_none());
         assert!(KINDS.iter().flat_map(|(_, words)| *words).all(|word| folded(word) == *word));
+        let in_cyrillic = [("kiosk", "Киоск"), ("fax", "Факс")].map(|(id, label)| Kind {
+            id: id.into(),
+            label: label.into(),
+            ..kinds[0].clone()
+        });
+        for (word, id) in [("факс", Some("fax")), (" Киоск ", Some("kiosk")), ("-", None), ("Телевизор", None)]
+        {
+            assert_eq!(kind_of(word, &in_cyrillic).map(|kind| kind.id.as_str()), id, "{word}");
+        }
         assert_eq!(nearest("Druker", kind_words(&kinds)), Some("drucker"));
         assert_eq!(nearest("pritner", kind_words(&kinds)), Some("printer"));
         assert_eq!(nearest("Kaffeemaschine", kind_words(&kinds)), None);

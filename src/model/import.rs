@@ -404,7 +404,8 @@ mod tests {
             keys: [[9; 32]].into(),
         };
         let place = |id: &str, name: &str, may_register| Place { site: Site::plain(id, name), may_register };
-        let places = [place("default", "Berlin HQ", true), place("paris", "Paris", false)];
+        let places =
+            [place("default", "Berlin HQ", true), place("paris", "Paris", false), place("moscow", "Москва", true)];
         let against = Against {
             kinds: &Kind::built_in(),
             places: &places,
@@ -436,6 +437,14 @@ mod tests {
     }
 
     #[test]
+    fn a_site_is_found_by_its_name_in_any_script() {
+        let found = checked("id,kind,site\ntv-02,tv,москва\ntv-03,tv,東京");
+        assert_eq!(found.errors.len(), 1, "{:?}", found.errors);
+        assert_eq!((found.errors[0].row, found.errors[0].column.as_str()), (3, "site"));
+        assert_eq!(checked("id,kind,site\ntv-02,tv,москва").devices[0].facts.site, "moscow");
+    }
+
+    #[test]
     fn ids_that_are_made_avoid_all_others() {
         let found = checked("id,kind,serial\n,printer,SN1\n,printer,sn1.\nprinter-sn1-2,printer,\n");
         assert_eq!(ids(&found), ["printer-sn1-3", "printer-sn1-4", "printer-sn1-2"]);
@@ -453,6 +462,10 @@ mod tests {
             ("id,kind\nimport,tv".into(), 2, "id", "word is taken"),
             ("id,kind\ntv-02,tv\n\ntv-02,tv".into(), 4, "id", "row 2 already"),
             ("id,kind,SN\ntv-02,tv,A\ntv-03,tv,A".into(), 3, "SN", "row 2 already"),
+            // Lines as old Macintosh programs end them.
+            ("id,kind,SN\rtv-02,tv,A\rtv-03,tv,A".into(), 3, "SN", "row 2 already"),
+            ("id,kind\rtv-02,tv\r\rtv-02,tv\r".into(), 4, "id", "row 2 already"),
+            ("id,kind\r\ntv-02,tv\r\ntv-02,tv\r\n".into(), 3, "id", "row 2 already"),
             ("id,kind,Inventarnummer\ntv-02,tv,1\ntv-03,tv,1".into(), 3, "Inventarnummer", "row 2 already"),
             (format!("id,kind,jkt\ntv-02,tv,{twice}\ntv-03,tv,{twice}"), 3, "jkt", "row 2 already"),
             (format!("id,kind,jkt\ntv-02,tv,{jkt}"), 2, "jkt", "another device's"),

@@ -41,8 +41,10 @@ impl Lines<'_> {
     fn number(&mut self, byte: u64) -> u32 {
         let before = usize::try_from(byte).unwrap_or(usize::MAX);
         while let Some(byte) = self.text.get(self.at).filter(|byte| self.at < before || b"\r\n".contains(byte)) {
-            self.line = self.line.saturating_add(u32::from(*byte == b'\n'));
             self.at += 1;
+            // A line ends with LF, CR LF or, from old Macintosh programs, CR alone.
+            let is_end = *byte == b'\n' || (*byte == b'\r' && self.text.get(self.at) != Some(&b'\n'));
+            self.line = self.line.saturating_add(u32::from(is_end));
         }
         self.line
     }

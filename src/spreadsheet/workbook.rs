@@ -79,6 +79,10 @@ fn cells(bytes: &[u8]) -> Result<Table, TableError> {
         if text.is_empty() {
             continue;
         }
+        // No program writes rows out of order; a number that came twice would hide a double.
+        if at < number {
+            return Err(TableError::Workbook);
+        }
         if at != number {
             rows.push(number.saturating_add(1), std::mem::take(&mut row))?;
             number = at;
@@ -239,6 +243,8 @@ pub(crate) mod tests {
         let long: String =
             (1..=10_002).map(|row| format!("<row r=\"{row}\"><c r=\"A{row}\"><v>1</v></c></row>")).collect();
         assert_eq!(read(&workbook(&long, &[])), Err(TableError::TooManyRows));
+        let disorder = "<row r=\"2\"><c r=\"A2\"><v>1</v></c></row><row r=\"1\"><c r=\"A1\"><v>1</v></c></row>";
+        assert_eq!(read(&workbook(disorder, &[])), Err(TableError::Workbook));
         let (whole, half) = (workbook("", &[]), workbook("<row r=\"1\"><c r=\"A1\" t=\"s\"><v>99</v></c>", &[]));
         assert_eq!(read(&whole[..whole.len() / 2]), Err(TableError::Workbook), "cut off");
         assert!(
