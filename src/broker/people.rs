@@ -17,6 +17,15 @@ const CEREMONY: Duration = Duration::from_secs(5 * 60);
 /// So much is kept of what a browser says of itself.
 const AGENT_LENGTH: usize = 120;
 
+/// Who asks with a session's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedBy {
+    /// Somebody who does something.
+    Person,
+    /// A page that is open and looks for what is new.
+    Page,
+}
+
 /// A live session.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -295,17 +304,18 @@ impl Broker {
         }
     }
 
-    /// The session of a cookie, if it lives.
+    /// The session of a cookie, if it lives. `by`: a person keeps it alive by this, a page that looks by itself does not: an hour without use ends a session
+    /// also where a page was left open.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn session(&self, cookie: &str) -> Result<Option<Session>, StoreError> {
+    pub async fn session(&self, cookie: &str, by: UsedBy) -> Result<Option<Session>, StoreError> {
         let Some(id) = bytes32_from_b64u(cookie) else { return Ok(None) };
         let (hash, now) = (sha256(&[&id]), self.now());
         let Some(LiveSession { operator, seen_at, fresh_at, method }) = self.store.session(&hash, now).await? else {
             return Ok(None);
         };
-        if now.since(seen_at) >= TOUCH_EVERY {
+        if by == UsedBy::Person && now.since(seen_at) >= TOUCH_EVERY {
             self.store.touch_session(&hash, now).await?;
         }
         Ok(Some(Session { hash, operator, fresh_at, method }))

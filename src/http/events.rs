@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::broker::people::UsedBy;
 use crate::http::Edge;
 use crate::http::extract::{SESSION_COOKIE, SignedIn, cookie};
 
@@ -46,7 +47,7 @@ async fn feed(
             _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
             () = events.closed() => return,
         };
-        let is_alive = edge.broker().session(&session).await.is_ok_and(|session| session.is_some());
+        let is_alive = edge.broker().session(&session, UsedBy::Page).await.is_ok_and(|session| session.is_some());
         if !is_alive || events.send(Ok(event)).await.is_err() {
             return;
         }

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
-use crate::broker::people::{Browser, Session};
+use crate::broker::people::{Browser, Session, UsedBy};
 use crate::http::{Edge, present};
 use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
@@ -142,7 +142,9 @@ impl FromRequestParts<Edge> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Response> {
         let Peer(peer) = Peer::from_request_parts(parts, edge).await.unwrap_or(Peer(None));
         let session = match cookie(&parts.headers, SESSION_COOKIE) {
-            Some(id) => edge.broker().session(id).await.map_err(|error| present::unavailable(&error))?,
+            Some(id) => {
+                edge.broker().session(id, used_by(parts)).await.map_err(|error| present::unavailable(&error))?
+            }
             None => None,
         };
         let asked = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -153,6 +155,13 @@ impl FromRequestParts<Edge> for SignedIn {
             })
             .ok_or_else(|| to_sign_in(asked, parts.method == axum::http::Method::GET))
     }
+}
+
+/// A page that looks by itself says so: an event stream by what it accepts, its script by a header of ours. Only reading is believed to be nobody's.
+fn used_by(parts: &Parts) -> UsedBy {
+    let is_stream = parts.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
+    let is_page = is_stream || parts.headers.contains_key("pairgate-live");
+    if is_page && parts.method == axum::http::Method::GET { UsedBy::Page } else { UsedBy::Person }
 }
 
 /// Sends to the sign-in page; a scanned code or pairing is remembered for after it, nothing else is (no open redirect, R-9700-02).

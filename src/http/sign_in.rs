@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
-use crate::broker::people::Browser;
+use crate::broker::people::{Browser, UsedBy};
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
 use crate::http::extract::{
@@ -88,7 +88,7 @@ pub async fn sign_in(
 
 /// Nobody has set anything up yet, and this person may. If that can't be found out, the overview will do.
 async fn is_first_run(edge: &Edge, id: &str) -> bool {
-    match edge.broker().session(id).await {
+    match edge.broker().session(id, UsedBy::Person).await {
         Ok(Some(session)) => edge.broker().is_first_run(&session.caller(None)).await.unwrap_or(false),
         _ => false,
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use crate::broker::UseCaseError;
-use crate::broker::people::Browser;
+use crate::broker::people::{Browser, UsedBy};
 use crate::http::Edge;
 use crate::http::extract::{
     PageQuery, PostedForm, RETURN_COOKIE, cookie, is_own_path, is_return_path, session_cookie, set_cookie,
@@ -32,7 +32,7 @@ struct LeavePage {
 pub async fn begin(State(edge): State<Edge>, browser: Browser, PostedForm(form): PostedForm) -> Response {
     let broker = edge.broker();
     let session = match &browser.session {
-        Some(id) => match broker.session(id).await {
+        Some(id) => match broker.session(id, UsedBy::Person).await {
             Ok(session) => session,
             Err(error) => return unavailable(&error),
         },
@@ -63,7 +63,7 @@ pub async fn callback(
 ) -> Response {
     let broker = edge.broker();
     let session = match &browser.session {
-        Some(id) => match broker.session(id).await {
+        Some(id) => match broker.session(id, UsedBy::Person).await {
             Ok(session) => session,
             Err(error) => return unavailable(&error),
         },

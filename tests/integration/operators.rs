@@ -1,5 +1,6 @@
 //! The page of people, and what administrators of everything and of one site may do there.
 
+use pairgate::broker::people::UsedBy;
 use pairgate::broker::{Caller, UseCaseError};
 use pairgate::model::kind::NewApprover;
 use pairgate::model::operator::{EVERYWHERE, Rights, Role};
@@ -182,7 +183,13 @@ async fn a_lost_passkey_is_removed_and_sessions_end() {
         operator: person(&test, "emil").await.operator.id,
         name: "phone".into(),
         data: "{}".into(),
-        session: test.broker.session(emil.cookie.split_once('=').unwrap().1).await.unwrap().unwrap().hash,
+        session: test
+            .broker
+            .session(emil.cookie.split_once('=').unwrap().1, UsedBy::Person)
+            .await
+            .unwrap()
+            .unwrap()
+            .hash,
     };
     let context = pairgate::model::audit::Context {
         now: test.broker.now(),

@@ -470,6 +470,27 @@ async fn a_session_ends_after_an_hour_unused_and_twelve_hours_used() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_left_open_does_not_keep_its_session_alive_a_047() {
+    let test = TestBroker::start().await;
+    let dana = test.visitor("dana", Role::Viewer).await;
+    let session = async |headers: &[(&str, &str)]| dana.get_with("/audit", headers).await.status;
+    test.advance(3500);
+    assert_eq!(session(&[("pairgate-live", "1")]).await, 200, "what its script fetches");
+    let mut events = Events::open_as_browsers_do(&dana).await;
+    test.broker.wake().pages();
+    assert!(events.next().await.is_some(), "it looked at the session, and it lived");
+    test.advance(100);
+    assert_eq!(session(&[]).await, 303, "an hour after a person did anything");
+
+    let dana = test.another_session("dana").await;
+    test.advance(3500);
+    let form = [("pairgate-live", "1"), SAME_ORIGIN];
+    dana.send("/account", "", FORM, &form).await;
+    test.advance(100);
+    assert!(is_in(&dana).await, "what changes something is a person's");
+}
+
+#[tokio::test]
 async fn signing_out_and_disabling_end_sessions_at_once() {
     let test = TestBroker::start().await;
     let here = test.visitor("dana", Role::Admin).await;
@@ -604,7 +625,15 @@ struct Events(reqwest::Response);
 
 impl Events {
     async fn open(visitor: &Visitor) -> Self {
-        let request = visitor.with_headers(visitor.wire.get(&format!("{}/events", visitor.issuer)), &[]);
+        Self::open_with(visitor, &[]).await
+    }
+
+    async fn open_as_browsers_do(visitor: &Visitor) -> Self {
+        Self::open_with(visitor, &[("accept", "text/event-stream")]).await
+    }
+
+    async fn open_with(visitor: &Visitor, headers: &[(&str, &str)]) -> Self {
+        let request = visitor.with_headers(visitor.wire.get(&format!("{}/events", visitor.issuer)), headers);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");

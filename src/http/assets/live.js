@@ -59,7 +59,9 @@ async function refresh() {
   busy = true;
   stale = false;
   try {
-    const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store", redirect: "error" });
+    // Nobody reads this one: it does not keep the session alive.
+    const headers = { "Pairgate-Live": "1" };
+    const answer = await fetch(location.href, { headers, credentials: "same-origin", cache: "no-store", redirect: "error" });
     if (!answer.ok) throw new Error("status " + answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of regions()) {
