@@ -51,8 +51,8 @@ pub enum BulkAction {
 pub enum Selection {
     /// These.
     Ids(Vec<String>),
-    /// All that match, if they are as many as the person saw.
-    Matching(DeviceQuery, u64),
+    /// All that match, if they are as many as the person saw; and, once the question was put, those of this digest ([`Broker::digest_of`]).
+    Matching(DeviceQuery, u64, Option<String>),
 }
 
 /// What a receipt is of.
@@ -93,8 +93,8 @@ pub struct Receipt {
     pub refused: usize,
     /// The first of them, each with the reason.
     pub reasons: Vec<(String, String)>,
-    /// What would undo it.
-    pub undo: Vec<(DeviceId, DeviceChange)>,
+    /// What was done, and what would undo it.
+    pub undo: Vec<(DeviceId, DeviceChange, DeviceChange)>,
 }
 
 /// How many devices match each value of each filter, if that filter alone were set otherwise.
@@ -171,8 +171,8 @@ impl Broker {
         caller: &Caller,
         selection: &Selection,
     ) -> Result<(Vec<Device>, Vec<String>), UseCaseError> {
-        let (query, seen) = match selection {
-            Selection::Matching(query, seen) => (query, *seen),
+        let (query, seen, asked) = match selection {
+            Selection::Matching(query, seen, asked) => (query, *seen, asked),
             Selection::Ids(ids) => {
                 let (mut devices, mut missing) = (Vec::new(), Vec::new());
                 for id in ids {
@@ -195,7 +195,17 @@ impl Broker {
                 "{seen} devices matched when you looked, now it is {total}; look again, then repeat"
             )));
         }
+        // As many, but others: what a person said yes to is not what would be done.
+        if asked.as_ref().is_some_and(|asked| *asked != Self::digest_of(&devices)) {
+            return Err(UseCaseError::refused("other devices match than when you looked; look again, then repeat"));
+        }
         Ok((devices, Vec::new()))
+    }
+
+    /// Which devices these are, for the second step.
+    pub fn digest_of(devices: &[Device]) -> String {
+        let ids: Vec<&str> = devices.iter().map(|device| device.id.as_str()).collect();
+        digest(&ids.join(" "))
     }
 
     /// May the caller begin with this? Asked before a person types a confirmation.
@@ -230,7 +240,7 @@ impl Broker {
         if devices.is_empty() && missing.is_empty() {
             return Err(UseCaseError::refused("no device is chosen; tick some in the list"));
         }
-        let wanted = devices.into_iter().map(|device| (device, change.clone())).collect();
+        let wanted = devices.into_iter().map(|device| (device, change.clone(), None)).collect();
         self.apply(caller, deed, wanted, missing).await
     }
 
@@ -238,7 +248,7 @@ impl Broker {
         &self,
         caller: &Caller,
         deed: Deed,
-        wanted: Vec<(Device, DeviceChange)>,
+        wanted: Vec<(Device, DeviceChange, Option<DeviceChange>)>,
         missing: Vec<String>,
     ) -> Result<Receipt, UseCaseError> {
         let mut receipt = Receipt { deed, ..Receipt::default() };
@@ -250,7 +260,7 @@ impl Broker {
         };
         missing.into_iter().for_each(|id| refuse(id, "there is no such device".into()));
         let mut changes = Vec::new();
-        for (device, change) in wanted {
+        for (device, change, after) in wanted {
             // Undoing a move needs the right at the site to which it goes back, as moving there would.
             let there = match &change {
                 DeviceChange::Move(there) => there.site.as_deref(),
@@ -260,7 +270,7 @@ impl Broker {
             if !may_there || caller.must_at(&device.facts.site, needs(&change)).is_err() {
                 refuse(device.id.to_string(), "your role at its site does not allow it".into());
             } else {
-                changes.push(ChangeOf { id: device.id, site: device.facts.site, change });
+                changes.push(ChangeOf { id: device.id, site: device.facts.site, change, after });
             }
         }
         let outcomes = self.store.change_devices(changes.clone(), &self.context(caller)).await?;
@@ -268,12 +278,15 @@ impl Broker {
             match outcome {
                 Changed::Done { undo, grant } => {
                     receipt.done += 1;
-                    receipt.undo.extend(undo.map(|undo| (wanted.id, undo)));
+                    receipt.undo.extend(undo.map(|undo| (wanted.id, wanted.change, undo)));
                     if let Some(grant) = grant {
                         self.wake.grant(grant);
                     }
                 }
                 Changed::Nothing => receipt.same += 1,
+                Changed::Meanwhile => {
+                    refuse(wanted.id.to_string(), "it was changed again since; what is there now stays".into());
+                }
                 Changed::NotFound => refuse(wanted.id.to_string(), "it was moved a moment ago; look again".into()),
                 Changed::Refused(state) => {
                     refuse(wanted.id.to_string(), format!("it is {}; that can't be done from there", state.as_str()));
@@ -332,8 +345,8 @@ impl Broker {
     /// # Errors
     /// If the store fails.
     pub async fn receipt(&self, session: &Session, name: &str) -> Result<Option<Receipt>, StoreError> {
-        let text = self.store.aside(&aside_key(PURPOSE, session), PURPOSE, self.now()).await?;
-        Ok(text.filter(|text| digest(text) == name).and_then(|text| serde_json::from_str(&text).ok()))
+        let text = self.aside(PURPOSE, session, name).await?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Undoes the last bulk change of this session, once.
@@ -341,18 +354,18 @@ impl Broker {
     /// # Errors
     /// If it is not the one of this name, or more than 15 minutes ago.
     pub async fn undo_change(&self, caller: &Caller, session: &Session, name: &str) -> Result<Receipt, UseCaseError> {
-        let kept = self.receipt(session, name).await?.filter(|kept| !kept.undo.is_empty());
         // Of two who undo at once, one does.
-        let taken = self.store.take_aside(&aside_key(PURPOSE, session), PURPOSE, self.now()).await?;
-        let Some(kept) = kept.filter(|_| taken.is_some_and(|text| digest(&text) == name)) else {
+        let taken = self.take_aside(PURPOSE, session, name).await?;
+        let kept = taken.and_then(|text| serde_json::from_str::<Receipt>(&text).ok());
+        let Some(kept) = kept.filter(|kept| !kept.undo.is_empty()) else {
             return Err(UseCaseError::refused(
                 "that can't be undone any more: it was more than 15 minutes ago, or not your last change",
             ));
         };
         let (mut wanted, mut missing) = (Vec::new(), Vec::new());
-        for (id, change) in kept.undo {
+        for (id, made, back) in kept.undo {
             match self.device(caller, id.as_str()).await {
-                Ok(device) => wanted.push((device, change)),
+                Ok(device) => wanted.push((device, back, Some(made))),
                 Err(UseCaseError::NotFound(_)) => missing.push(id.to_string()),
                 Err(error) => return Err(error),
             }

@@ -13,7 +13,7 @@ use crate::model::device::{Device, DeviceFacts, DeviceState, Successor};
 use crate::model::operator::Role;
 use crate::model::pairing::{Pairing, WINDOW_LIFETIME};
 use crate::secret::{bytes32_from_b64u, is_equal};
-use crate::store::{FloorProgress, PairingOfDevice, StoreError};
+use crate::store::{Announced, FloorProgress, PairingOfDevice, StoreError};
 
 use super::pairing::Confirm;
 
@@ -73,8 +73,14 @@ impl Broker {
         self.must_be_fresh(caller)?;
         let wrong = || UseCaseError::refused("a key is announced by its thumbprint: 43 letters, digits, '-' and '_'");
         let jkt = jkt.map(|jkt| bytes32_from_b64u(jkt).ok_or_else(wrong)).transpose()?;
-        if !self.store.announce_key(&device.id, jkt.as_ref(), &self.context(caller)).await? {
-            return Err(UseCaseError::refused(format!("{} is {}", device.id, device.state.as_str())));
+        match self.store.announce_key(&device.id, jkt.as_ref(), &self.context(caller)).await? {
+            Announced::Noted => {}
+            Announced::NotThere => {
+                return Err(UseCaseError::refused(format!("{} is {}", device.id, device.state.as_str())));
+            }
+            Announced::Taken => {
+                return Err(UseCaseError::refused("this key is another device's, or announced for one"));
+            }
         }
         self.wake.pages();
         Ok(())

@@ -107,8 +107,8 @@ impl Broker {
     /// # Errors
     /// If it is another one, or too old.
     pub async fn take_import(&self, session: &Session, shown: &str) -> Result<(Vec<u8>, Defaults), UseCaseError> {
-        let text = self.store.take_aside(&aside_key(PURPOSE, session), PURPOSE, self.now()).await?;
-        let kept = text.filter(|text| digest(text) == shown).and_then(|text| serde_json::from_str::<Kept>(&text).ok());
+        let text = self.take_aside(PURPOSE, session, shown).await?;
+        let kept = text.and_then(|text| serde_json::from_str::<Kept>(&text).ok());
         let read = kept.and_then(|kept| STANDARD.decode(&kept.file).ok().map(|file| (file, kept.defaults)));
         read.ok_or_else(|| {
             UseCaseError::refused(
@@ -152,6 +152,31 @@ impl Broker {
 /// One thing of a kind waits for each session.
 pub(super) fn aside_key(purpose: &str, session: &Session) -> Bytes32 {
     sha256(&[b"pairgate aside v1", purpose.as_bytes(), &session.hash])
+}
+
+impl Broker {
+    /// What is kept for this session, if it has this name ([`digest`]).
+    pub(super) async fn aside(
+        &self,
+        purpose: &str,
+        session: &Session,
+        name: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let text = self.store.aside(&aside_key(purpose, session), purpose, self.now()).await?;
+        Ok(text.filter(|text| digest(text) == name))
+    }
+
+    /// Takes it away, once. What has another name stays: a page left open must not throw away what a newer one will ask for.
+    pub(super) async fn take_aside(
+        &self,
+        purpose: &str,
+        session: &Session,
+        name: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let Some(text) = self.aside(purpose, session, name).await? else { return Ok(None) };
+        let is_taken = self.store.take_aside(&aside_key(purpose, session), purpose, &text, self.now()).await?;
+        Ok(is_taken.then_some(text))
+    }
 }
 
 /// Enough to tell one text from another.

@@ -117,7 +117,8 @@ fn print_codes(broker: &Broker, made: &[MadeCode], expires_at: Timestamp, csv: b
         return output::json(&json!({"codes": codes, "expires_at": expires_at.rfc3339()}));
     }
     if csv {
-        return output::line(String::from_utf8(csv_of(made, expires_at)?)?.trim_end());
+        // The mark is for programs that open a file.
+        return output::line(csv_of(made, expires_at).trim_start_matches('\u{FEFF}').trim_end());
     }
     let rows: Vec<Vec<String>> = made
         .iter()

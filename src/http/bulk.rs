@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use crate::broker::UseCaseError;
 use crate::broker::bulk::{BulkAction, Receipt, Selection};
+use crate::broker::{Broker, UseCaseError};
 use crate::http::Edge;
 use crate::http::device_list::{label, list_with_errors};
 use crate::http::extract::PageForm;
@@ -34,6 +34,8 @@ struct BulkPage {
     devices: Vec<(String, String, String)>,
     more: usize,
     ids: Option<String>,
+    /// Which devices are asked about.
+    asked: String,
     filter: Filter,
     word: Option<String>,
     wants_count: bool,
@@ -46,7 +48,10 @@ struct BulkPage {
 fn selection(form: &PageForm) -> Selection {
     let named = |names: String| Selection::Ids(names.split_whitespace().map(str::to_owned).collect());
     match form.field("which").as_str() {
-        "all" => Selection::Matching(Filter::of_form(form).query(), form.field("total").parse().unwrap_or(0)),
+        "all" => {
+            let asked = Some(form.field("asked")).filter(|asked| !asked.is_empty());
+            Selection::Matching(Filter::of_form(form).query(), form.field("total").parse().unwrap_or(0), asked)
+        }
         "page" => named(form.field("page_ids")),
         // The second step has them in one field.
         "ids" => named(form.field("ids")),
@@ -228,6 +233,7 @@ async fn ask(
         is_danger,
         count: devices.len(),
         ids: matches!(chosen, Selection::Ids(_)).then(|| ids.join(" ")),
+        asked: Broker::digest_of(&devices),
         devices: devices
             .iter()
             .take(NAMED)

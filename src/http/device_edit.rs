@@ -39,7 +39,7 @@ async fn render(
     edge: &Edge,
     signed_in: &SignedIn,
     id: &str,
-    typed: Option<DeviceFacts>,
+    typed: Option<(DeviceFacts, String)>,
     errors: Vec<String>,
 ) -> Result<Response, UseCaseError> {
     let (broker, caller) = (edge.broker(), signed_in.caller());
@@ -50,13 +50,15 @@ async fn render(
     let sites = broker.sites(&caller).await?.into_iter();
     let sites = sites.filter(|site| site.id == device.facts.site || (can_leave && administers(&site.id)));
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    // What was seen when the form was opened stays so: a second Save must not write over what somebody else wrote meanwhile.
+    let (facts, seen) = typed.unwrap_or_else(|| (device.facts.clone(), Broker::facts_seen(&device.facts)));
     let title = tf("Change {0}", &[&device.facts.name]);
     let form = DeviceEditPage {
         chrome: chrome(edge, &signed_in.session, &title, "devices").await,
         id: device.id.to_string(),
-        seen: Broker::facts_seen(&device.facts),
+        seen,
         is_paired: device.key.is_some(),
-        facts: typed.unwrap_or_else(|| device.facts.clone()),
+        facts,
         kinds: broker.kinds().iter().map(|kind| (kind.id.clone(), said(&kind.label))).collect(),
         sites: sites.map(|site| (site.id, site.name)).collect(),
         errors,
@@ -74,7 +76,7 @@ pub async fn change(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
         Err(Err(response)) => return response,
         Err(Ok(errors)) => errors,
     };
-    match render(&edge, &form.signed_in, &id, Some(facts), errors).await {
+    match render(&edge, &form.signed_in, &id, Some((facts, seen)), errors).await {
         Ok(page) => page,
         Err(error) => problems(error).map_or_else(|response| response, |_| refused_form()),
     }

@@ -26,7 +26,7 @@ use crate::http::present::{
 use crate::http::views::{Chrome, PendingPairing, When};
 use crate::model::device::PinnedKey;
 use crate::secret::is_equal;
-use crate::spreadsheet::formula::neutralised;
+use crate::spreadsheet::write;
 use crate::store::WindowSubject;
 
 /// The pass of a technician.
@@ -382,29 +382,19 @@ fn row(made: MadeCode) -> CodeRow {
 }
 
 fn csv_answer(made: &[MadeCode], expires_at: Timestamp) -> Response {
-    match csv_of(made, expires_at) {
-        Ok(text) => {
-            let name = "attachment; filename=\"technician-codes.csv\"";
-            let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, name)];
-            (headers, text).into_response()
-        }
-        Err(error) => unavailable(&error),
-    }
+    let name = "attachment; filename=\"technician-codes.csv\"";
+    let headers = [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, name)];
+    (headers, csv_of(made, expires_at)).into_response()
 }
 
 /// Codes as a list for spreadsheets.
-///
-/// # Errors
-/// None in practice: it writes into memory.
-pub fn csv_of(made: &[MadeCode], expires_at: Timestamp) -> Result<Vec<u8>, std::io::Error> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["device", "name", "floor", "room", "code", "valid until"])?;
-    for made in made {
+pub fn csv_of(made: &[MadeCode], expires_at: Timestamp) -> String {
+    let until = expires_at.rfc3339();
+    let head = vec!["device", "name", "floor", "room", "code", "valid until"];
+    let row = |made: &'_ MadeCode| {
         let facts = &made.device.facts;
-        let cells =
-            [made.device.id.as_str(), &facts.name, &facts.floor, &facts.room, &made.code, &expires_at.rfc3339()]
-                .map(neutralised);
-        writer.write_record(cells)?;
-    }
-    writer.into_inner().map_err(csv::IntoInnerError::into_error)
+        [made.device.id.as_str(), &facts.name, &facts.floor, &facts.room, &made.code, &until].map(str::to_owned)
+    };
+    let rows: Vec<[String; 6]> = made.iter().map(row).collect();
+    write(std::iter::once(head).chain(rows.iter().map(|row| row.iter().map(String::as_str).collect())))
 }

@@ -21,6 +21,8 @@ pub struct ChangeOf {
     pub site: String,
     /// What is done.
     pub change: DeviceChange,
+    /// Only if it is still as this change left it: what others did since is not undone.
+    pub after: Option<DeviceChange>,
 }
 
 /// What became of it.
@@ -35,6 +37,8 @@ pub enum Changed {
     },
     /// It was so before.
     Nothing,
+    /// It was changed since.
+    Meanwhile,
     /// There is no such device at that site.
     NotFound,
     /// Not from this state.
@@ -100,6 +104,6 @@ pub trait BulkStore: Send + Sync {
     ) -> Result<()>;
     /// What is kept there.
     async fn aside(&self, key: &Bytes32, purpose: &str, now: Timestamp) -> Result<Option<String>>;
-    /// Takes it away: of many who take it at once, one gets it.
-    async fn take_aside(&self, key: &Bytes32, purpose: &str, now: Timestamp) -> Result<Option<String>>;
+    /// Takes this text away, if it is still what is kept there: of many who take it at once, one does. What was kept since stays.
+    async fn take_aside(&self, key: &Bytes32, purpose: &str, text: &str, now: Timestamp) -> Result<bool>;
 }

@@ -40,6 +40,17 @@ pub struct TechnicianPass {
     pub ends_at: Timestamp,
 }
 
+/// What became of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// It is noted.
+    Noted,
+    /// There is no such device, or it is retired.
+    NotThere,
+    /// The key is another device's, or is announced for it.
+    Taken,
+}
+
 /// Floors, finding, technicians, replacing, theft.
 #[async_trait]
 pub trait FieldStore: Send + Sync {
@@ -49,8 +60,8 @@ pub trait FieldStore: Send + Sync {
     async fn ask_to_identify(&self, id: &DeviceId, until: Timestamp, context: &Context) -> Result<bool>;
     /// Takes that away, to be delivered to the device: `true` for one caller.
     async fn take_identify(&self, device: &Device, context: &Context) -> Result<bool>;
-    /// Notes which key a device's maker has announced for it, or that none is. `false` if there is no such device, or it is retired.
-    async fn announce_key(&self, id: &DeviceId, jkt: Option<&Bytes32>, context: &Context) -> Result<bool>;
+    /// Notes which key a device's maker has announced for it, or that none is.
+    async fn announce_key(&self, id: &DeviceId, jkt: Option<&Bytes32>, context: &Context) -> Result<Announced>;
     /// Stores a code per device, in place of those that were not used yet. `false`, and nothing is stored, if any device is neither registered nor active.
     async fn add_technician_codes(
         &self,

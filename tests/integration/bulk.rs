@@ -68,6 +68,54 @@ async fn ticked_devices_are_suspended_after_a_yes_and_let_on_again_by_undo() {
 }
 
 #[tokio::test]
+async fn undo_takes_back_only_what_nobody_changed_since_and_an_old_one_harms_no_newer() {
+    let test = TestBroker::start().await;
+    house(&test, 3).await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let change = async |action: &str, chosen: &str| {
+        let fields = [("confirmed", "yes"), ("which", "ids"), ("ids", chosen), ("action", action), ("total", "2")];
+        let done = dana.post("/devices/bulk", &[&fields[..], &[("to_floor", "2")]].concat()).await;
+        let address = done.header("location").unwrap_or_else(|| panic!("{}", said(&done))).to_owned();
+        hidden(&dana.get(&address).await.body, "done")
+    };
+    let floor = async |id: &str| test.broker.device(&Caller::command_line(), id).await.unwrap().facts.floor;
+    let moved = change("move", "device-000 device-001").await;
+    // A colleague corrects one of the two.
+    let device = test.broker.device(&Caller::command_line(), "device-001").await.unwrap();
+    let corrected = DeviceFacts { floor: "3".into(), ..device.facts };
+    test.broker.change_device_facts(&Caller::command_line(), "device-001", None, corrected).await.unwrap();
+    let undone = dana.post("/devices/undo", &[("done", &moved)]).await;
+    let told = dana.get(undone.header("location").unwrap()).await.body;
+    assert!(told.contains("it was changed again since"), "{told}");
+    assert_eq!((floor("device-000").await.as_str(), floor("device-001").await.as_str()), ("0", "3"));
+
+    let older = change("move", "device-000 device-002").await;
+    let newer = change("suspend", "device-000 device-002").await;
+    assert_eq!(dana.post("/devices/undo", &[("done", &older)]).await.status, 422, "not the last one");
+    assert_eq!(dana.post("/devices/undo", &[("done", &newer)]).await.status, 303, "the last one is still there");
+    assert_eq!(state(&test, "device-002").await, DeviceState::Registered);
+}
+
+#[tokio::test]
+async fn as_many_but_other_devices_are_not_what_was_said_yes_to_a_099() {
+    let test = TestBroker::start().await;
+    house(&test, 4).await;
+    let dana = test.visitor("dana", Role::Admin).await;
+    let shell = Caller::command_line();
+    test.broker.suspend_device(&shell, "device-000").await.unwrap();
+    let chosen = [("which", "all"), ("state", "suspended"), ("total", "1"), ("action", "retire")];
+    let asked = dana.post("/devices/bulk", &chosen).await;
+    assert!(asked.status == 200 && asked.body.contains("device-000"), "{}", said(&asked));
+    let seen = hidden(&asked.body, "asked");
+    test.broker.resume_device(&shell, "device-000").await.unwrap();
+    test.broker.suspend_device(&shell, "device-001").await.unwrap();
+    let yes = [("confirmed", "yes"), ("word", "retire"), ("typed_count", "1"), ("asked", seen.as_str())];
+    let answer = dana.post("/devices/bulk", &[&chosen[..], &yes].concat()).await;
+    assert!(answer.status == 422 && said(&answer).contains("Other devices match"), "{}", said(&answer));
+    assert_eq!(test.count("device.retired").await, 0);
+}
+
+#[tokio::test]
 async fn a_whole_page_of_ticks_fits_into_the_form() {
     let test = TestBroker::start().await;
     house(&test, 50).await;
@@ -178,7 +226,7 @@ async fn devices_of_other_sites_are_not_there_to_be_changed_a_080() {
     let why: Vec<_> = receipt.reasons.iter().map(|(_, why)| why.as_str()).collect();
     assert_eq!(why, ["there is no such device"; 2], "of another site, or of none: the same");
     assert_eq!(state(&test, "device-000").await, DeviceState::Registered);
-    let all = Selection::Matching(DeviceQuery::default(), 1);
+    let all = Selection::Matching(DeviceQuery::default(), 1, None);
     let receipt = test.broker.change_devices(&caller, &all, &BulkAction::Resume).await.unwrap();
     assert_eq!(receipt.done, 1);
     let there = BulkAction::Move(Move { site: Some("default".into()), ..Move::default() });
@@ -232,6 +280,7 @@ async fn what_is_known_of_a_device_is_changed_by_a_form_that_notices_others() {
     assert_eq!(dana.post("/devices/lobby-tv-01/edit", &fields("tv", "1")).await.status, 303);
     let stale = dana.post("/devices/lobby-tv-01/edit", &fields("tv", "2")).await;
     assert!(stale.status == 422 && said(&stale).contains("meanwhile"), "{}", said(&stale));
+    assert_eq!(hidden(&stale.body, "seen"), seen, "pressed once more, it is refused once more");
     let records = test.records().await;
     let record = records.iter().find(|record| record.event == "device.changed").unwrap();
     assert!(

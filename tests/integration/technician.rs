@@ -244,11 +244,12 @@ async fn codes_end_with_the_rights_of_who_made_them_a_047() {
     let dana = test.visitor("dana", Role::Technician).await;
     let list = dana.post("/technician/codes?site=default", &[("action", "list"), ("floor", "*")]).await;
     assert_eq!(list.header("content-type"), Some("text/csv; charset=utf-8"));
+    assert!(list.body.starts_with('\u{FEFF}'), "umlauts, also in Excel");
     let codes: Vec<(String, String)> = list
         .body
         .lines()
         .skip(1)
-        .map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>())
         .map(|cells| (cells[0].clone(), cells[4].clone()))
         .collect();
     assert_eq!(codes.len(), 3, "{}", list.body);

@@ -4,7 +4,7 @@ use pairgate::model::device::{DeviceFacts, DeviceState, Successor};
 use pairgate::model::grant::GrantState;
 use pairgate::model::operator::Role;
 use pairgate::model::pairing::PairingState;
-use pairgate::store::{FloorProgress, NewTechnicianCode, PairingRefusal, StateChange, WindowSubject};
+use pairgate::store::{Announced, FloorProgress, NewTechnicianCode, PairingRefusal, StateChange, WindowSubject};
 
 use super::{Bench, at, bytes, facts, how_many, id, pairing_request, when};
 
@@ -59,18 +59,21 @@ pub async fn an_announced_key_is_compared_in_the_transaction_that_pins_it(bench:
     let store = &bench.store;
     bench.registered("tv-01").await;
     bench.open_window("tv-01").await;
-    assert!(!store.announce_key(&id("unknown-tv"), None, &when(0)).await.unwrap());
+    assert_eq!(store.announce_key(&id("unknown-tv"), None, &when(0)).await.unwrap(), Announced::NotThere);
     let pairing = bench.revealed("tv-01", "key").await;
     let known = bench.records().await.len();
     assert!(!store.confirm_announced_pairing(&pairing, &when(2)).await.unwrap(), "none was announced");
-    assert!(store.announce_key(&id("tv-01"), Some(&bytes("another key")), &when(2)).await.unwrap());
+    assert_eq!(
+        store.announce_key(&id("tv-01"), Some(&bytes("another key")), &when(2)).await.unwrap(),
+        Announced::Noted
+    );
     assert!(!store.pairing(&pairing).await.unwrap().unwrap().is_announced());
     assert!(!store.confirm_announced_pairing(&pairing, &when(2)).await.unwrap(), "another was announced");
-    assert!(store.announce_key(&id("tv-01"), Some(&bytes("key")), &when(2)).await.unwrap());
+    assert_eq!(store.announce_key(&id("tv-01"), Some(&bytes("key")), &when(2)).await.unwrap(), Announced::Noted);
     assert!(store.pairing(&pairing).await.unwrap().unwrap().is_announced());
-    assert!(store.announce_key(&id("tv-01"), None, &when(2)).await.unwrap());
+    assert_eq!(store.announce_key(&id("tv-01"), None, &when(2)).await.unwrap(), Announced::Noted);
     assert!(!store.confirm_announced_pairing(&pairing, &when(2)).await.unwrap(), "it was taken back");
-    assert!(store.announce_key(&id("tv-01"), Some(&bytes("key")), &when(2)).await.unwrap());
+    assert_eq!(store.announce_key(&id("tv-01"), Some(&bytes("key")), &when(2)).await.unwrap(), Announced::Noted);
     let confirming = pairing.clone();
     let answers = bench
         .race(move |store, _| {
@@ -84,7 +87,16 @@ pub async fn an_announced_key_is_compared_in_the_transaction_that_pins_it(bench:
     let announced = "device.key_announced";
     bench.recorded(known, &[announced, announced, announced, announced, "pairing.confirmed"]).await;
     store.set_device_state(&id("tv-01"), DeviceState::Retired, &when(4)).await.unwrap();
-    assert!(!store.announce_key(&id("tv-01"), None, &when(5)).await.unwrap(), "retired");
+    assert_eq!(store.announce_key(&id("tv-01"), None, &when(5)).await.unwrap(), Announced::NotThere, "retired");
+    // One key is one device's, whether it is paired, was, or is only announced.
+    bench.registered("tv-02").await;
+    bench.registered("tv-03").await;
+    let announce =
+        async |device: &str, key: &str| store.announce_key(&id(device), Some(&bytes(key)), &when(6)).await.unwrap();
+    assert_eq!(announce("tv-02", "key").await, Announced::Taken);
+    assert_eq!(announce("tv-02", "its own").await, Announced::Noted);
+    assert_eq!(announce("tv-03", "its own").await, Announced::Taken);
+    assert_eq!(announce("tv-02", "its own").await, Announced::Noted, "again");
 }
 
 pub async fn a_technicians_code_is_good_once_and_for_one_device(bench: Bench) {

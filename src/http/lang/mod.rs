@@ -112,7 +112,9 @@ fn filled<'a>(line: &'a str, pieces: &[String]) -> Option<Vec<&'a str>> {
         rest = after;
     }
     found.push(rest.strip_suffix(last.as_str())?);
-    Some(found)
+    // Half of a quotation: the words that fit are data that somebody typed, and data is not translated.
+    let is_cut = found.iter().any(|value| value.matches('\'').count() % 2 == 1);
+    (!is_cut).then_some(found)
 }
 
 /// The language and address of the request that is being answered.

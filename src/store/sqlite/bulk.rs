@@ -70,6 +70,11 @@ fn register(connection: &Connection, devices: &[NewDevice], context: &Context) -
 fn apply(connection: &Connection, wanted: &ChangeOf, context: &Context) -> rusqlite::Result<Changed> {
     let device = by_id(connection, wanted.id.as_str())?.filter(|device| device.facts.site == wanted.site);
     let Some(device) = device else { return Ok(Changed::NotFound) };
+    if let Some(made) = &wanted.after
+        && !is_still(connection, &device, made, context.now)?
+    {
+        return Ok(Changed::Meanwhile);
+    }
     let outcome = |changed, to, undo| match changed {
         StateChange::Changed(_) => Changed::Done { undo, grant: device.pending_grant },
         StateChange::NotFound => Changed::NotFound,
@@ -100,6 +105,17 @@ fn apply(connection: &Connection, wanted: &ChangeOf, context: &Context) -> rusql
             Ok(if is_moved { Changed::Done { undo, grant: None } } else { Changed::Nothing })
         }
     }
+}
+
+/// Is a device still as this change left it? Of states, the way back itself tells.
+fn is_still(connection: &Connection, device: &Device, made: &DeviceChange, now: Timestamp) -> rusqlite::Result<bool> {
+    let window = || window(connection, &format!("device:{}", device.id), now);
+    Ok(match made {
+        DeviceChange::Move(there) => there.applied(&device.facts) == device.facts,
+        DeviceChange::OpenWindow(closes_at) => window()? == Some(*closes_at),
+        DeviceChange::CloseWindow => window()?.is_none(),
+        DeviceChange::Suspend | DeviceChange::Resume | DeviceChange::Stolen | DeviceChange::Retire => true,
+    })
 }
 
 fn open_window(
@@ -270,10 +286,9 @@ impl BulkStore for SqliteStore {
         self.read(|connection| first(connection, SQL, params![key, purpose, now.millis()], |row| row.get(0)))
     }
 
-    async fn take_aside(&self, key: &Bytes32, purpose: &str, now: Timestamp) -> Result<Option<String>> {
-        const SQL: &str = "DELETE FROM ceremonies WHERE hash = ? AND purpose = ? AND expires_at > ? RETURNING state";
-        let (key, purpose) = (*key, purpose.to_owned());
-        self.write(move |connection| first(connection, SQL, params![key, purpose, now.millis()], |row| row.get(0)))
-            .await
+    async fn take_aside(&self, key: &Bytes32, purpose: &str, text: &str, now: Timestamp) -> Result<bool> {
+        const SQL: &str = "DELETE FROM ceremonies WHERE hash = ? AND purpose = ? AND state = ? AND expires_at > ?";
+        let (key, purpose, text) = (*key, purpose.to_owned(), text.to_owned());
+        self.write(move |connection| Ok(change(connection, SQL, params![key, purpose, text, now.millis()])? == 1)).await
     }
 }

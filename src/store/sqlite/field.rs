@@ -12,7 +12,7 @@ use crate::model::audit::{Context, Event};
 use crate::model::device::{Device, DeviceState, PinnedKey, Successor};
 use crate::model::technician_code::PASS_LIFETIME;
 use crate::secret::Bytes32;
-use crate::store::{FieldStore, FloorProgress, NewTechnicianCode, Result, StateChange, TechnicianPass};
+use crate::store::{Announced, FieldStore, FloorProgress, NewTechnicianCode, Result, StateChange, TechnicianPass};
 
 fn add_codes(
     connection: &Connection,
@@ -184,20 +184,25 @@ impl FieldStore for SqliteStore {
         .await
     }
 
-    async fn announce_key(&self, id: &DeviceId, jkt: Option<&Bytes32>, context: &Context) -> Result<bool> {
+    async fn announce_key(&self, id: &DeviceId, jkt: Option<&Bytes32>, context: &Context) -> Result<Announced> {
         let (id, jkt, context) = (id.clone(), jkt.copied(), context.clone());
         self.write(move |connection| {
+            let sql = "SELECT 1 FROM device_keys k JOIN devices d ON d.row = k.device WHERE k.jkt = ?1 AND d.id <> ?2 \
+                       UNION ALL SELECT 1 FROM devices WHERE manifest_jkt = ?1 AND id <> ?2";
+            if jkt.is_some() && first(connection, sql, params![jkt, id.as_str()], |_| Ok(()))?.is_some() {
+                return Ok(Announced::Taken);
+            }
             let noted = change(
                 connection,
                 "UPDATE devices SET manifest_jkt = ? WHERE id = ? AND state <> 'retired'",
                 params![jkt, id.as_str()],
             )?;
-            if noted == 1 {
-                let detail =
-                    jkt.map_or_else(|| "none any more".into(), |jkt| format!("key {}", PinnedKey::short(&jkt)));
-                append(connection, Event::KeyAnnounced, Some(id.as_str()), &detail, &context)?;
+            if noted == 0 {
+                return Ok(Announced::NotThere);
             }
-            Ok(noted == 1)
+            let detail = jkt.map_or_else(|| "none any more".into(), |jkt| format!("key {}", PinnedKey::short(&jkt)));
+            append(connection, Event::KeyAnnounced, Some(id.as_str()), &detail, &context)?;
+            Ok(Announced::Noted)
         })
         .await
     }
