@@ -16,6 +16,7 @@ use crate::http::extract::{
 use crate::http::lang::{filters, t};
 use crate::http::present::{bare_chrome, chrome, page, refused_form, unavailable};
 use crate::http::views::{Chrome, SignInPage};
+use crate::model::operator::SignInMethod;
 use crate::oauth::form::Form;
 
 /// What the link carries.
@@ -124,14 +125,16 @@ pub async fn again(
     if broker.is_fresh(&signed_in.caller()) {
         return Redirect::to(&back).into_response();
     }
-    let passkeys = match broker.passkeys(session).await {
+    let has_passkey = match broker.passkeys(session).await {
         Ok(passkeys) => broker.has_passkeys() && !passkeys.is_empty(),
         Err(error) => return unavailable(&error),
     };
-    let sso = match broker.sso_of(session).await {
+    let sso: Option<String> = match broker.sso_of(session).await {
         Ok(label) => label.map(str::to_owned),
         Err(error) => return unavailable(&error),
     };
+    // A session by passkey has no role by groups: who came by the provider would go on with less than before.
+    let passkeys = has_passkey && (sso.is_none() || session.method != SignInMethod::Sso);
     let chrome = Chrome { live: false, ..chrome(&edge, session, &t("Sign in once more"), "account").await };
     let name = session.operator.name.clone();
     page(StatusCode::OK, &AgainPage { chrome, passkeys, script: &ASSETS.passkey.href, sso, name, back })

@@ -1,8 +1,11 @@
 //! What a sign-in at the organisation's provider must not be fooled by: one mutation per row, against a provider that says what the row wants.
 
 use pairgate::broker::Caller;
+use pairgate::broker::people::UsedBy;
+use pairgate::model::audit::{Actor, Context};
 use pairgate::model::operator::{Rights, Role};
 use pairgate::simulator::{RawAnswer, TokenAnswer};
+use pairgate::store::NewPasskey;
 use serde_json::{Value, json};
 
 use crate::support::openid::{Rogue, Says, SignedBy, challenge, settings};
@@ -34,6 +37,13 @@ impl Bench {
         change(&mut sso);
         let test = TestBroker::with(Setup { sso: Some(sso), ..Setup::default() }).await;
         Self { test, rogue }
+    }
+
+    /// Where browsers have passkeys.
+    async fn localhost() -> Self {
+        let rogue = Rogue::start().await;
+        let setup = Setup { sso: Some(settings(&rogue.issuer)), is_localhost: true, ..Setup::default() };
+        Self { test: TestBroker::with(setup).await, rogue }
     }
 
     async fn begin(&self, visitor: &Visitor, body: &str) -> Begun {
@@ -399,6 +409,33 @@ async fn what_a_person_approved_is_void_once_the_group_is_lost_a_047() {
     assert!(is_refused(&bench.sign_in(|says| says.claims["groups"] = json!([])).await));
     assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Denied));
     assert_eq!(test.count("token.issued").await, 0);
+}
+
+#[tokio::test]
+async fn who_came_by_the_provider_proves_it_there_once_more_and_keeps_the_roles_by_groups() {
+    let bench = Bench::localhost().await;
+    let test = &bench.test;
+    let by_provider = Visitor { cookie: session(&bench.sign_in(|_| {}).await).unwrap(), ..test.passer_by() };
+    let by_link = test.another_session("dana").await;
+    let id = by_link.cookie.split_once('=').unwrap().1;
+    let opened = test.broker.session(id, UsedBy::Person).await.unwrap().unwrap();
+    let passkey = NewPasskey {
+        credential: vec![7; 16],
+        operator: opened.operator.id,
+        name: "phone".into(),
+        data: "{}".into(),
+        session: opened.hash,
+    };
+    let context = Context { now: test.broker.now(), actor: Actor::CommandLine, peer: None };
+    let store = pairgate::store::open(test.data.path()).unwrap();
+    assert!(store.add_passkey(&passkey, &context).await.unwrap());
+    test.advance(301);
+    let offers = async |visitor: &Visitor| {
+        let page = visitor.get("/sign-in/again?back=/operators").await.body;
+        (page.contains("passkey"), page.contains("action=\"/sign-in/sso\""))
+    };
+    assert_eq!(offers(&by_link).await, (true, true));
+    assert_eq!(offers(&by_provider).await, (false, true));
 }
 
 #[tokio::test]
