@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::import::{aside_key, digest};
-
+use crate::broker::aside::digest;
 use crate::broker::people::Session;
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::id::DeviceId;
@@ -334,10 +333,7 @@ impl Broker {
     /// # Errors
     /// If the store fails.
     pub async fn keep_receipt(&self, session: &Session, receipt: &Receipt) -> Result<String, StoreError> {
-        let text = serde_json::to_string(receipt).unwrap_or_default();
-        let now = self.now();
-        self.store.set_aside(&aside_key(PURPOSE, session), PURPOSE, &text, now.plus(UNDO), now).await?;
-        Ok(digest(&text))
+        self.set_aside(PURPOSE, session, receipt, UNDO).await
     }
 
     /// The last receipt of this session, if it is the one of this name.
@@ -345,8 +341,7 @@ impl Broker {
     /// # Errors
     /// If the store fails.
     pub async fn receipt(&self, session: &Session, name: &str) -> Result<Option<Receipt>, StoreError> {
-        let text = self.aside(PURPOSE, session, name).await?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        self.aside(PURPOSE, session, name).await
     }
 
     /// Undoes the last bulk change of this session, once.
@@ -355,8 +350,7 @@ impl Broker {
     /// If it is not the one of this name, or more than 15 minutes ago.
     pub async fn undo_change(&self, caller: &Caller, session: &Session, name: &str) -> Result<Receipt, UseCaseError> {
         // Of two who undo at once, one does.
-        let taken = self.take_aside(PURPOSE, session, name).await?;
-        let kept = taken.and_then(|text| serde_json::from_str::<Receipt>(&text).ok());
+        let kept = self.take_aside::<Receipt>(PURPOSE, session, name).await?;
         let Some(kept) = kept.filter(|kept| !kept.undo.is_empty()) else {
             return Err(UseCaseError::refused(
                 "that can't be undone any more: it was more than 15 minutes ago, or not your last change",

@@ -11,7 +11,7 @@ use crate::model::columns::Column;
 use crate::model::device::Device;
 use crate::model::import::{Against, Checked, Defaults, Place, RowError, check};
 use crate::model::operator::Role;
-use crate::secret::{Bytes32, b64u, sha256};
+use crate::secret::b64u;
 use crate::spreadsheet;
 use crate::store::{DeviceQuery, StoreError};
 use std::time::Duration;
@@ -96,10 +96,7 @@ impl Broker {
     /// If the store fails.
     pub async fn keep_import(&self, session: &Session, file: &[u8], defaults: &Defaults) -> Result<String, StoreError> {
         let kept = Kept { file: STANDARD.encode(file), defaults: defaults.clone() };
-        let text = serde_json::to_string(&kept).unwrap_or_default();
-        let now = self.now();
-        self.store.set_aside(&aside_key(PURPOSE, session), PURPOSE, &text, now.plus(KEPT), now).await?;
-        Ok(digest(&text))
+        self.set_aside(PURPOSE, session, &kept, KEPT).await
     }
 
     /// Takes the file that was kept, if it is the one that the person saw checked.
@@ -107,8 +104,7 @@ impl Broker {
     /// # Errors
     /// If it is another one, or too old.
     pub async fn take_import(&self, session: &Session, shown: &str) -> Result<(Vec<u8>, Defaults), UseCaseError> {
-        let text = self.take_aside(PURPOSE, session, shown).await?;
-        let kept = text.and_then(|text| serde_json::from_str::<Kept>(&text).ok());
+        let kept = self.take_aside::<Kept>(PURPOSE, session, shown).await?;
         let read = kept.and_then(|kept| STANDARD.decode(&kept.file).ok().map(|file| (file, kept.defaults)));
         read.ok_or_else(|| {
             UseCaseError::refused(
@@ -147,41 +143,6 @@ impl Broker {
         ];
         spreadsheet::write([heads, example.to_vec()])
     }
-}
-
-/// One thing of a kind waits for each session.
-pub(super) fn aside_key(purpose: &str, session: &Session) -> Bytes32 {
-    sha256(&[b"pairgate aside v1", purpose.as_bytes(), &session.hash])
-}
-
-impl Broker {
-    /// What is kept for this session, if it has this name ([`digest`]).
-    pub(super) async fn aside(
-        &self,
-        purpose: &str,
-        session: &Session,
-        name: &str,
-    ) -> Result<Option<String>, StoreError> {
-        let text = self.store.aside(&aside_key(purpose, session), purpose, self.now()).await?;
-        Ok(text.filter(|text| digest(text) == name))
-    }
-
-    /// Takes it away, once. What has another name stays: a page left open must not throw away what a newer one will ask for.
-    pub(super) async fn take_aside(
-        &self,
-        purpose: &str,
-        session: &Session,
-        name: &str,
-    ) -> Result<Option<String>, StoreError> {
-        let Some(text) = self.aside(purpose, session, name).await? else { return Ok(None) };
-        let is_taken = self.store.take_aside(&aside_key(purpose, session), purpose, &text, self.now()).await?;
-        Ok(is_taken.then_some(text))
-    }
-}
-
-/// Enough to tell one text from another.
-pub(super) fn digest(text: &str) -> String {
-    b64u(&sha256(&[text.as_bytes()])[..12])
 }
 
 /// Columns that an import does not read: they tell what became of a device.

@@ -51,6 +51,7 @@ pub mod administration;
 pub mod api_tokens;
 pub mod approval;
 pub mod approvers;
+mod aside;
 pub mod bulk;
 pub mod device_authorization;
 pub mod field;

@@ -1,6 +1,6 @@
 //! Devices and sites: register, list, suspend, resume, retire.
 
-use crate::broker::import::digest;
+use crate::broker::aside::digest;
 use crate::broker::{Broker, Caller, UseCaseError};
 use crate::device_auth::is_phishing_client_id;
 use crate::id::DeviceId;
