@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use fantoccini::elements::Element;
+use fantoccini::error::CmdError;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -150,6 +151,11 @@ impl WebDriverCompatibleCommand for Extension {
     }
 }
 
+/// The driver gives a command up whose page was left meanwhile, with an answer that is not WebDriver's; the next page can be asked the same.
+fn aborted_by_navigation(error: &CmdError) -> bool {
+    error.to_string().contains("aborted by navigation")
+}
+
 impl Chromium {
     async fn command(&self, path: &str, body: Value) -> Value {
         self.client.issue_cmd(Extension { path: path.to_owned(), body }).await.unwrap()
@@ -205,9 +211,21 @@ impl Chromium {
         self.client.goto(address).await.unwrap();
     }
 
+    async fn find(&self, what: Locator<'_>) -> Result<Element, CmdError> {
+        let found = async {
+            loop {
+                match self.client.wait().forever().for_element(what).await {
+                    Err(error) if aborted_by_navigation(&error) => {}
+                    found => return found,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or(Err(CmdError::WaitTimeout))
+    }
+
     /// The first element, as soon as it is there.
     pub async fn see(&self, css: &str) -> Element {
-        match self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await {
+        match self.find(Locator::Css(css)).await {
             Ok(element) => element,
             Err(error) => panic!("no {css} on this page ({error}):\n{}", self.text().await),
         }
@@ -227,7 +245,7 @@ impl Chromium {
     /// Waits until the heading is this.
     pub async fn see_heading(&self, heading: &str) {
         let path = format!("//h1[normalize-space(.)='{heading}']");
-        if let Err(error) = self.client.wait().at_most(PATIENCE).for_element(Locator::XPath(&path)).await {
+        if let Err(error) = self.find(Locator::XPath(&path)).await {
             panic!("the page is not '{heading}' ({error}):\n{}", self.text().await);
         }
     }
@@ -237,7 +255,12 @@ impl Chromium {
     }
 
     pub async fn run(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.unwrap()
+        loop {
+            match self.client.execute(script, Vec::new()).await {
+                Err(error) if aborted_by_navigation(&error) => {}
+                answer => return answer.unwrap(),
+            }
+        }
     }
 
     /// What the browser's console says since the last call.
