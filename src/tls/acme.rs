@@ -162,6 +162,7 @@ impl AcmeCertificate {
 
     /// Shows that the hosts are ours (RFC 8555 section 7.5).
     async fn prove(&self, order: &mut Order, answers: &Answers<'_>) -> Result<(), TlsError> {
+        let mut failed = None;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(|error| self.refused(&error))?;
@@ -173,18 +174,26 @@ impl AcmeCertificate {
                 return Err(TlsError(format!("{} offers no http-01 challenge", self.settings.directory)));
             };
             answers.add(&challenge.token, challenge.key_authorization().as_str());
-            challenge.set_ready().await.map_err(|error| self.refused(&error))?;
+            if let Err(error) = challenge.set_ready().await {
+                // A quick server has asked already, and answers with what came of it.
+                failed = Some(error);
+                break;
+            }
+        }
+        if let Some(error) = failed {
+            let seen = self.seen(order).await;
+            return Err(if seen.is_empty() { self.refused(&error) } else { self.not_proved(&seen) });
         }
         match order.poll_ready(&POLLS).await {
             Ok(OrderStatus::Ready) => Ok(()),
             // The question itself was refused, or came to nothing; the order may still be good.
             Err(error) if order.state().status != OrderStatus::Invalid => Err(self.refused(&error)),
-            Ok(_) | Err(_) => Err(self.not_proved(order).await),
+            Ok(_) | Err(_) => Err(self.not_proved(&self.seen(order).await)),
         }
     }
 
-    /// What the server saw when it asked.
-    async fn not_proved(&self, order: &mut Order) -> TlsError {
+    /// What the server saw when it asked: a line for each host that it could not make sure of.
+    async fn seen(&self, order: &mut Order) -> Vec<String> {
         let mut reasons = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -193,15 +202,17 @@ impl AcmeCertificate {
             let failed = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
             reasons.extend(failed.map(|problem| format!("{host}: {}", said(&Error::Api(problem.clone())))));
         }
-        if reasons.is_empty() {
-            reasons.push("it gives no reason".into());
-        }
+        reasons
+    }
+
+    fn not_proved(&self, seen: &[String]) -> TlsError {
+        let reasons = if seen.is_empty() { "it gives no reason".into() } else { seen.join("; ") };
         let host = self.hosts.first().map_or("", String::as_str);
         TlsError(format!(
             "{} could not make sure that the host is ours ({}). Check that port 80 of the name leads to {} (tls.acme.http_listen) of this machine: \
              http://{host}{}x must answer 404 from where that server is",
             self.settings.directory,
-            reasons.join("; "),
+            reasons,
             self.challenges.address(),
             crate::tls::challenge::PREFIX,
         ))
