@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::broker::approval::{Decided, Opened, Review};
 use crate::http::Edge;
-use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn, cookie, set_cookie};
+use crate::http::cookies::{cookie, set_cookie};
+use crate::http::extract::{CODE_COOKIE, PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::lang::{t, tf};
 use crate::http::present::{assurance_fact, chrome, message, page, problems, refused_form, span, when, who};
 use crate::http::views::{ApproveDonePage, ApproveEntryPage, ApprovePage, Chrome, Fact, FactState, NotOursPage};

@@ -9,7 +9,7 @@ use crate::broker::UseCaseError;
 use crate::broker::approvers::Approvers;
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, SignedIn};
-use crate::http::lang::{filters, said, t, tf};
+use crate::http::lang::{filters, t, tf};
 use crate::http::present::{chrome, page, problems};
 use crate::http::views::Chrome;
 use crate::model::operator::Role;
@@ -74,10 +74,7 @@ pub async fn change(State(edge): State<Edge>, PagePath(id): PagePath<String>, fo
     };
     match outcome.map_err(problems) {
         Ok(()) => Redirect::to(&format!("/devices/{id}/approvers")).into_response(),
-        Err(Ok(lines)) => {
-            let lines = lines.iter().map(|line| said(line)).collect();
-            render(&edge, &form.signed_in, &id, lines).await
-        }
+        Err(Ok(lines)) => render(&edge, &form.signed_in, &id, lines).await,
         Err(Err(response)) => response,
     }
 }

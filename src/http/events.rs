@@ -12,7 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::broker::people::UsedBy;
 use crate::http::Edge;
-use crate::http::extract::{SESSION_COOKIE, SignedIn, cookie};
+use crate::http::cookies::cookie;
+use crate::http::extract::{SESSION_COOKIE, SignedIn};
 
 /// At most one event in this time, however much changes.
 const QUIET: Duration = Duration::from_millis(500);

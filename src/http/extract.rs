@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::broker::Caller;
 use crate::broker::people::{Browser, Session, UsedBy};
+use crate::http::cookies::cookie;
 use crate::http::{Edge, present};
 use crate::oauth::certificate::MAX_CERTIFICATE;
 use crate::oauth::form::Form;
@@ -195,27 +196,9 @@ pub fn is_own_path(path: &str) -> bool {
     is_plain && path.len() <= 512 && path.starts_with('/') && !path.contains("//") && !path.contains("..")
 }
 
-/// A session's cookie, as [`set_cookie`] takes it.
+/// A session's cookie, as `set_cookie` takes it.
 pub fn session_cookie(id: &str) -> String {
     format!("{SESSION_COOKIE}={id}; Path=/; Secure; HttpOnly; SameSite=Lax")
-}
-
-/// A cookie's value.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
-}
-
-/// Adds a cookie to an answer.
-pub fn set_cookie(response: &mut Response, cookie: &str) {
-    if let Ok(value) = HeaderValue::from_str(cookie) {
-        response.headers_mut().append(header::SET_COOKIE, value);
-    }
 }
 
 /// The variable part of a page's address. An address that no page of ours leads to gets the page that says so, and nothing of itself back.
@@ -320,6 +303,7 @@ pub fn is_form(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     fn forwarded(value: &str) -> HeaderMap {
         HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())])
@@ -372,13 +356,5 @@ mod tests {
         {
             assert!(!is_own_path(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn cookies_are_found_by_their_whole_name() {
-        let headers =
-            HeaderMap::from_iter([(header::COOKIE, "a=1; __Host-pairgate=abc; x__Host-pairgate=no".parse().unwrap())]);
-        assert_eq!(cookie(&headers, SESSION_COOKIE), Some("abc"));
-        assert_eq!(cookie(&headers, "Host-pairgate"), None);
     }
 }

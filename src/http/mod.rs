@@ -6,7 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
-//! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`lang`] |
+//! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`language`] |
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
 //! | `/operators`, `/operators/{name}` | signed-in operators who administer something | [`operators`] |
@@ -29,6 +29,7 @@ use tower_http::csrf::CsrfLayer;
 
 use crate::broker::Broker;
 use crate::config::policy::MAX_POLICY;
+use crate::http::extract::SignedIn;
 use crate::http::places::Places;
 use crate::spreadsheet::MAX_FILE;
 
@@ -41,6 +42,7 @@ pub mod assets;
 pub mod audit;
 pub mod bulk;
 pub mod chart;
+pub mod cookies;
 pub mod device;
 pub mod device_edit;
 pub mod device_list;
@@ -51,9 +53,11 @@ pub mod filter;
 pub mod import;
 pub mod labels;
 pub mod lang;
+pub mod language;
 pub mod operators;
 pub mod overview;
 pub mod pair;
+pub mod pass;
 pub mod passkeys;
 pub mod path;
 pub mod places;
@@ -63,6 +67,7 @@ pub mod serve;
 pub mod settings;
 pub mod setup;
 pub mod sign_in;
+pub mod site_choice;
 pub mod sso;
 pub mod technician;
 pub mod tokens;
@@ -240,11 +245,11 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
             get(settings::import::show).post(settings::import::import).layer(upload::body_limit::<MAX_POLICY>()),
         )
         .route("/settings/export", get(settings::import::export))
-        .route("/language", post(lang::choose))
+        .route("/language", post(language::choose))
         .route("/setup", get(setup::show).post(setup::act))
         .route("/settings/risk", get(setup::risk).post(setup::sign_risk))
         .route("/settings/risk/{version}", get(setup::download_risk))
-        .fallback(present::not_found)
+        .fallback(not_found)
         .layer(middleware::from_fn(lang::speak))
         .layer(CsrfLayer::new().with_rejection_response(present::cross_site))
         .layer(middleware::from_fn(page_headers))
@@ -256,6 +261,11 @@ fn main_router(edge: Edge, api: Router<Edge>) -> Router {
         .layer(middleware::from_fn_with_state(edge.clone(), only_our_host))
         .layer(middleware::from_fn(path::only_one_reading))
         .with_state(edge)
+}
+
+/// Every address that is not a route. Who is signed in keeps the navigation.
+async fn not_found(_: Result<SignedIn, Response>) -> Response {
+    present::no_such_page()
 }
 
 /// Refuses requests for another host: a page of an attacker whose name was re-pointed to this address must get nothing.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use crate::broker::{Caller, UseCaseError};
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, SignedIn};
-use crate::http::lang::{filters, said, t, tf, tn};
+use crate::http::lang::{filters, t, tf, tn};
 use crate::http::present::{chrome, message, page, problems, unavailable, when};
 use crate::http::qr;
 use crate::http::views::{Chrome, When};
@@ -207,10 +207,7 @@ pub async fn add(State(edge): State<Edge>, form: PageForm) -> Response {
     match added.map_err(problems) {
         Ok(()) => show_link(&edge, &form.signed_in, &typed.name).await,
         Err(Ok(_)) if !may_all(&caller) => not_for(UseCaseError::NotAllowed),
-        Err(Ok(errors)) => {
-            let errors = errors.iter().map(|line| said(line)).collect();
-            render_list(&edge, &form.signed_in, typed, errors).await
-        }
+        Err(Ok(errors)) => render_list(&edge, &form.signed_in, typed, errors).await,
         Err(Err(response)) => response,
     }
 }
@@ -295,10 +292,7 @@ pub async fn act(State(edge): State<Edge>, PagePath(name): PagePath<String>, for
             Ok(_) => Redirect::to(&format!("/operators/{name}")).into_response(),
             Err(_) => Redirect::to("/operators").into_response(),
         },
-        Err(Ok(errors)) => {
-            let errors = errors.iter().map(|line| said(line)).collect();
-            render(&edge, &form.signed_in, &name, None, errors).await
-        }
+        Err(Ok(errors)) => render(&edge, &form.signed_in, &name, None, errors).await,
         Err(Err(response)) => response,
     }
 }
@@ -310,10 +304,7 @@ async fn show_link(edge: &Edge, signed_in: &SignedIn, name: &str) -> Response {
             let link = Link { qr_svg: qr::svg(&url), url };
             render(edge, signed_in, name, Some(link), Vec::new()).await
         }
-        Err(Ok(errors)) => {
-            let errors = errors.iter().map(|line| said(line)).collect();
-            render(edge, signed_in, name, None, errors).await
-        }
+        Err(Ok(errors)) => render(edge, signed_in, name, None, errors).await,
         Err(Err(response)) => response,
     }
 }
@@ -325,10 +316,7 @@ fn no_such_role() -> UseCaseError {
 /// A page that the caller may not have.
 fn not_for(error: UseCaseError) -> Response {
     match problems(error) {
-        Ok(lines) => {
-            let lines = lines.iter().map(|line| said(line)).collect();
-            message(StatusCode::FORBIDDEN, &t("Not for you"), lines, Some(("/", &t("Overview"))))
-        }
+        Ok(lines) => message(StatusCode::FORBIDDEN, &t("Not for you"), lines, Some(("/", &t("Overview")))),
         Err(response) => response,
     }
 }

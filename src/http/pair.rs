@@ -12,31 +12,19 @@ use crate::broker::{Caller, UseCaseError};
 use crate::http::Edge;
 use crate::http::extract::{PageForm, PagePath, PageQuery, SignedIn};
 use crate::http::lang::{filters, said, t, tf, tn};
+use crate::http::pass::has_pass;
 use crate::http::present::{
-    assurance_fact, capital, chrome, device_row, message, page, pending_pairing, problems, refused_form, when,
+    announced, assurance_fact, capital, chrome, device_row, message, page, pending_pairing, problems, refused_form,
+    when,
 };
-use crate::http::technician;
+use crate::http::site_choice::{Choice, SiteChoice};
 use crate::http::views::{Chrome, DeviceRow, Fact, FactState, PendingPairing, When};
 use crate::http::walk::{self, Walk};
 use crate::model::device::{Device, DeviceState, PinnedKey};
 use crate::model::operator::Role;
 use crate::model::pairing::{MAX_WRONG_DIGITS, Pairing};
-use crate::model::site::Site;
 use crate::secret::b64u;
 use crate::store::{DeviceQuery, PairingOfDevice, WindowSubject};
-
-/// A site to choose.
-#[derive(Debug, Clone)]
-pub struct SiteChoice {
-    /// Site id.
-    pub id: String,
-    /// Name.
-    pub name: String,
-    /// Pairings that wait there.
-    pub waiting: usize,
-    /// It is the one that the page shows.
-    pub is_chosen: bool,
-}
 
 /// Pair: what waits and what could.
 #[derive(Debug, Clone, Template)]
@@ -63,38 +51,6 @@ pub struct PairListPage {
 #[derive(Default, Deserialize)]
 pub struct Listed {
     site: Option<String>,
-}
-
-/// The sites of a person, and which of them is meant: the one named, or that of the walk, or the first.
-pub(super) struct Choice {
-    pub sites: Vec<Site>,
-    pub chosen: Site,
-}
-
-impl Choice {
-    /// # Errors
-    /// If the person has no site, or not this one.
-    pub(super) async fn of(edge: &Edge, caller: &Caller, named: Option<&str>) -> Result<Self, UseCaseError> {
-        let sites = edge.broker().sites(caller).await?;
-        let chosen = match named.filter(|named| !named.is_empty()) {
-            Some(named) => sites.iter().find(|site| site.id == named),
-            None => sites.first(),
-        };
-        let nothing = || UseCaseError::NotFound("there is nothing of this name at your sites".into());
-        let chosen = chosen.cloned().ok_or_else(nothing)?;
-        Ok(Self { sites, chosen })
-    }
-
-    /// To choose from, with what waits at each; empty if there is only one.
-    pub(super) fn choices(&self, waiting: &[PairingOfDevice]) -> Vec<SiteChoice> {
-        let choice = |site: &Site| SiteChoice {
-            id: site.id.clone(),
-            name: site.name.clone(),
-            waiting: waiting.iter().filter(|found| found.device.facts.site == site.id).count(),
-            is_chosen: site.id == self.chosen.id,
-        };
-        if self.sites.len() > 1 { self.sites.iter().map(choice).collect() } else { Vec::new() }
-    }
 }
 
 /// `GET /pair`.
@@ -173,15 +129,6 @@ async fn list_page(
     })
 }
 
-/// The button that confirms all whose key was announced; empty if there are none.
-pub(super) fn announced(pairings: &[PendingPairing]) -> String {
-    let count = pairings.iter().filter(|pairing| pairing.announced && pairing.ready).count();
-    match u64::try_from(count) {
-        Ok(count) if count > 0 => tn(count, "Pair {0} device", "Pair all {0} devices"),
-        _ => String::new(),
-    }
-}
-
 /// `POST /pair`: a site's window, and all pairings whose key was announced.
 pub async fn window(State(edge): State<Edge>, form: PageForm) -> Response {
     let (broker, caller) = (edge.broker(), form.signed_in.caller());
@@ -211,9 +158,7 @@ pub async fn window(State(edge): State<Edge>, form: PageForm) -> Response {
     };
     match outcome.map_err(problems) {
         Ok(_) => Redirect::to(&back).into_response(),
-        Err(Ok(lines)) => {
-            message(StatusCode::UNPROCESSABLE_ENTITY, &t("Not done"), said_all(lines), Some((&back, &t("Back"))))
-        }
+        Err(Ok(lines)) => message(StatusCode::UNPROCESSABLE_ENTITY, &t("Not done"), lines, Some((&back, &t("Back")))),
         Err(Err(response)) => response,
     }
 }
@@ -226,10 +171,6 @@ async fn confirmed(edge: &Edge, signed_in: &SignedIn, site: &str, outcome: &Many
     };
     let errors = outcome.left.iter().map(|(id, why)| format!("{id}: {}", said(&capital(why)))).collect();
     render_list(edge, signed_in, Some(site), Some(notice), errors).await
-}
-
-fn said_all(lines: Vec<String>) -> Vec<String> {
-    lines.iter().map(|line| said(line)).collect()
 }
 
 /// One pairing to confirm, by scan or by number.
@@ -316,7 +257,7 @@ pub async fn show(
     let signed_in = match signed_in {
         Ok(signed_in) => signed_in,
         // The device's code leads here; who has a technician's pass goes on to the page for it.
-        Err(_) if technician::has_pass(&edge, &headers).await => {
+        Err(_) if has_pass(&edge, &headers).await => {
             let asked = uri.path_and_query().map_or("/", |path| path.as_str());
             return Redirect::to(&format!("/technician{asked}")).into_response();
         }
@@ -345,11 +286,11 @@ pub(super) async fn render(
             page(status, &pair_page(edge, desk, found, key, errors))
         }
         Err(UseCaseError::NotFound(_)) if !errors.is_empty() => {
-            message(status, &t("Not paired"), said_all(errors), Some((back.0, &back.1)))
+            message(status, &t("Not paired"), errors, Some((back.0, &back.1)))
         }
         Err(error) => problems(error).map_or_else(
             |response| response,
-            |lines| message(StatusCode::FORBIDDEN, &t("Not allowed"), said_all(lines), Some(("/", &t("Overview")))),
+            |lines| message(StatusCode::FORBIDDEN, &t("Not allowed"), lines, Some(("/", &t("Overview")))),
         ),
     }
 }
@@ -394,7 +335,7 @@ fn pair_page(
         may_identify: !is_technician && edge.broker().may_ask_to_identify(&pairing, &device),
         // Before the device has answered, its maker's statement may still come.
         missing: missing.filter(|_| ready),
-        errors: said_all(errors),
+        errors,
     }
 }
 

@@ -11,9 +11,8 @@ use crate::broker::UseCaseError;
 use crate::broker::passkeys::Started;
 use crate::broker::people::Browser;
 use crate::http::Edge;
-use crate::http::extract::{
-    RETURN_COOKIE, SignedIn, SmallBody, cookie, is_own_path, is_return_path, session_cookie, set_cookie,
-};
+use crate::http::cookies::{cookie, set_cookie};
+use crate::http::extract::{RETURN_COOKIE, SignedIn, SmallBody, is_own_path, is_return_path, session_cookie};
 use crate::http::lang::{said, t};
 use crate::http::present::capital;
 

@@ -10,7 +10,6 @@ use crate::broker::people::Session;
 use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
-use crate::http::extract::SignedIn;
 use crate::http::lang::{self, said, t, tf, tn};
 use crate::http::views::{Chrome, DeviceRow, Fact, FactState, MessagePage, PendingPairing, TimelineEntry, When};
 use crate::model::audit::{Event, Record};
@@ -277,14 +276,18 @@ pub fn refused_form() -> Response {
     message(StatusCode::FORBIDDEN, &t("Not accepted"), lines, Some(("/", &t("Overview"))))
 }
 
+/// The button that confirms all whose key was announced; empty if there are none.
+pub fn announced(pairings: &[PendingPairing]) -> String {
+    let count = pairings.iter().filter(|pairing| pairing.announced && pairing.ready).count();
+    match u64::try_from(count) {
+        Ok(count) if count > 0 => tn(count, "Pair {0} device", "Pair all {0} devices"),
+        _ => String::new(),
+    }
+}
+
 /// A request that another site's page made.
 pub fn cross_site(_: ProtectionError) -> axum::http::Response<axum::body::Body> {
     refused_form()
-}
-
-/// Every address that is not a route. Who is signed in keeps the navigation.
-pub async fn not_found(_: Result<SignedIn, Response>) -> Response {
-    no_such_page()
 }
 
 /// No such page.

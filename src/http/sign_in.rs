@@ -9,9 +9,10 @@ use serde::Deserialize;
 use crate::broker::people::{Browser, UsedBy};
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
+use crate::http::cookies::{cookie, set_cookie};
 use crate::http::extract::{
-    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SignedIn, SmallBody, cookie, is_form, is_own_path,
-    is_return_path, session_cookie, set_cookie,
+    PageForm, PageQuery, RETURN_COOKIE, SESSION_COOKIE, SignedIn, SmallBody, is_form, is_own_path, is_return_path,
+    session_cookie,
 };
 use crate::http::lang::{filters, t};
 use crate::http::present::{bare_chrome, chrome, page, refused_form, unavailable};

@@ -8,9 +8,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use crate::broker::UseCaseError;
 use crate::broker::people::{Browser, UsedBy};
 use crate::http::Edge;
-use crate::http::extract::{
-    PageQuery, PostedForm, RETURN_COOKIE, cookie, is_own_path, is_return_path, session_cookie, set_cookie,
-};
+use crate::http::cookies::{cookie, set_cookie};
+use crate::http::extract::{PageQuery, PostedForm, RETURN_COOKIE, is_own_path, is_return_path, session_cookie};
 use crate::http::lang::{filters, said, t, tf};
 use crate::http::present::{bare_chrome, capital, message, page, problems, unavailable};
 use crate::http::views::Chrome;

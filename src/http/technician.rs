@@ -1,14 +1,9 @@
 //! Technicians without an account: the page where they type their code, what they may do then, and the codes that operators make for them.
-//!
-//! A technician's cookie is no session of an operator: no other page of ours knows it (`extract.rs`), and the broker lets it do nothing but pair its one device.
-
-use std::collections::HashMap;
-use std::net::IpAddr;
+//! What a technician holds is in `pass.rs`.
 
 use askama::Template;
-use axum::extract::{FromRequest, FromRequestParts, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
@@ -17,74 +12,19 @@ use crate::broker::pairing::Confirm;
 use crate::broker::technicians::{MadeCode, Pass};
 use crate::clock::Timestamp;
 use crate::http::Edge;
-use crate::http::extract::{PageForm, PagePath, PageQuery, Peer, PostedForm, SignedIn, cookie, set_cookie};
-use crate::http::lang::{filters, said, t, tf, tn};
-use crate::http::pair::{self, Choice, Desk, PairDonePage, Scanned, SiteChoice};
+use crate::http::cookies::set_cookie;
+use crate::http::extract::{PageForm, PagePath, PageQuery, Peer, PostedForm, SignedIn};
+use crate::http::lang::{filters, t, tf, tn};
+use crate::http::pair::{self, Desk, PairDonePage, Scanned};
+use crate::http::pass::{PASS_COOKIE, PassForm, Passed};
 use crate::http::present::{
-    bare_chrome, capital, chrome, message, page, pending_pairing, problems, refused_form, unavailable, when,
+    bare_chrome, chrome, message, page, pending_pairing, problems, refused_form, unavailable, when,
 };
+use crate::http::site_choice::{Choice, SiteChoice};
 use crate::http::views::{Chrome, PendingPairing, When};
 use crate::model::device::PinnedKey;
-use crate::secret::is_equal;
 use crate::spreadsheet::write;
 use crate::store::WindowSubject;
-
-/// The pass of a technician.
-const PASS_COOKIE: &str = "__Host-technician";
-
-/// Somebody with a technician's pass. Everybody else is sent to the page where codes are typed.
-pub struct Passed {
-    pass: Pass,
-    peer: Option<IpAddr>,
-}
-
-impl FromRequestParts<Edge> for Passed {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Response> {
-        let Peer(peer) = Peer::from_request_parts(parts, edge).await.unwrap_or(Peer(None));
-        let pass = match cookie(&parts.headers, PASS_COOKIE) {
-            Some(id) => edge.broker().technician_pass(id).await.map_err(|error| unavailable(&error))?,
-            None => None,
-        };
-        pass.map(|pass| Self { pass, peer }).ok_or_else(|| Redirect::to("/technician").into_response())
-    }
-}
-
-/// A form posted by a page of this pass.
-pub struct PassForm {
-    passed: Passed,
-    fields: HashMap<String, String>,
-}
-
-impl PassForm {
-    fn field(&self, name: &str) -> &str {
-        self.fields.get(name).map_or("", |value| value.trim())
-    }
-}
-
-impl FromRequest<Edge> for PassForm {
-    type Rejection = Response;
-
-    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Response> {
-        let (mut parts, body) = request.into_parts();
-        Passed::from_request_parts(&mut parts, edge).await?;
-        let PostedForm(fields) = PostedForm::from_request(Request::from_parts(parts.clone(), body), edge).await?;
-        // Once more: the body may have been held back until the pass was over.
-        let passed = Passed::from_request_parts(&mut parts, edge).await?;
-        let csrf = edge.broker().technician_csrf(&passed.pass);
-        let is_ours = fields.get("csrf").is_some_and(|token| is_equal(csrf.as_bytes(), token.as_bytes()));
-        if is_ours { Ok(Self { passed, fields }) } else { Err(refused_form()) }
-    }
-}
-
-/// Has this browser a pass that is good?
-pub(super) async fn has_pass(edge: &Edge, headers: &HeaderMap) -> bool {
-    match cookie(headers, PASS_COOKIE) {
-        Some(id) => edge.broker().technician_pass(id).await.is_ok_and(|pass| pass.is_some()),
-        None => false,
-    }
-}
 
 fn pass_chrome(edge: &Edge, pass: &Pass, title: &str) -> Chrome {
     Chrome { csrf: edge.broker().technician_csrf(pass), ..bare_chrome(title) }
@@ -198,13 +138,9 @@ pub async fn act(State(edge): State<Edge>, form: PassForm) -> Response {
     };
     match outcome.map_err(problems) {
         Ok(()) => Redirect::to("/technician").into_response(),
-        Err(Ok(lines)) => render_pass(&edge, &form.passed, said_all(&lines)).await,
+        Err(Ok(lines)) => render_pass(&edge, &form.passed, lines).await,
         Err(Err(response)) => response,
     }
-}
-
-fn said_all(lines: &[String]) -> Vec<String> {
-    lines.iter().map(|line| said(&capital(line))).collect()
 }
 
 fn desk<'a>(edge: &Edge, passed: &Passed) -> Desk<'a> {
@@ -307,7 +243,7 @@ async fn render_codes(edge: &Edge, signed_in: &SignedIn, which: &Which, errors: 
         Ok(shown) => page(status, &CodesPage { errors, ..shown }),
         Err(error) => problems(error).map_or_else(
             |response| response,
-            |lines| message(StatusCode::FORBIDDEN, &t("Not allowed"), said_all(&lines), Some(("/", &t("Overview")))),
+            |lines| message(StatusCode::FORBIDDEN, &t("Not allowed"), lines, Some(("/", &t("Overview")))),
         ),
     }
 }
@@ -371,7 +307,7 @@ pub async fn make_codes(State(edge): State<Edge>, PageQuery(which): PageQuery<Wh
             }
             Err(error) => problems(error).map_or_else(|response| response, |_| refused_form()),
         },
-        Err(Ok(lines)) => render_codes(&edge, &form.signed_in, &which, said_all(&lines)).await,
+        Err(Ok(lines)) => render_codes(&edge, &form.signed_in, &which, lines).await,
         Err(Err(response)) => response,
     }
 }

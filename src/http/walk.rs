@@ -12,10 +12,11 @@ use url::form_urlencoded;
 
 use crate::broker::{Caller, UseCaseError};
 use crate::http::Edge;
-use crate::http::extract::{PageQuery, SignedIn, cookie, set_cookie};
+use crate::http::cookies::{cookie, set_cookie};
+use crate::http::extract::{PageQuery, SignedIn};
 use crate::http::lang::{filters, t, tf, tn};
-use crate::http::pair::{Choice, SiteChoice, announced};
-use crate::http::present::{chrome, floor_words, page, pending_pairing, problems, refused_form, when};
+use crate::http::present::{announced, chrome, floor_words, page, pending_pairing, problems, refused_form, when};
+use crate::http::site_choice::{Choice, SiteChoice};
 use crate::http::views::{Chrome, PendingPairing, When};
 use crate::model::device::{Device, DeviceState};
 use crate::model::operator::Role;

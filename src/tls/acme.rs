@@ -180,15 +180,19 @@ impl AcmeCertificate {
                 break;
             }
         }
-        if let Some(error) = failed {
-            let seen = self.seen(order).await;
-            return Err(if seen.is_empty() { self.refused(&error) } else { self.not_proved(&seen) });
-        }
-        match order.poll_ready(&POLLS).await {
-            Ok(OrderStatus::Ready) => Ok(()),
-            // The question itself was refused, or came to nothing; the order may still be good.
-            Err(error) if order.state().status != OrderStatus::Invalid => Err(self.refused(&error)),
-            Ok(_) | Err(_) => Err(self.not_proved(&self.seen(order).await)),
+        let error = match failed {
+            Some(error) => Some(error),
+            None => match order.poll_ready(&POLLS).await {
+                Ok(OrderStatus::Ready) => return Ok(()),
+                Ok(_) => None,
+                Err(error) => Some(error),
+            },
+        };
+        let seen = self.seen(order).await;
+        match error {
+            // The question itself was refused, or came to nothing; nobody looked at a host in vain.
+            Some(error) if seen.is_empty() => Err(self.refused(&error)),
+            _ => Err(self.not_proved(&seen)),
         }
     }
 
@@ -205,6 +209,7 @@ impl AcmeCertificate {
         reasons
     }
 
+    /// With what to check: the server cannot tell people where its question ended.
     fn not_proved(&self, seen: &[String]) -> TlsError {
         let reasons = if seen.is_empty() { "it gives no reason".into() } else { seen.join("; ") };
         let host = self.hosts.first().map_or("", String::as_str);

@@ -1,20 +1,16 @@
 //! `/api/v1/devices…`: list, register, suspend, resume, history, and the window of one device.
 
-use std::time::Duration;
-
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::Deserialize;
 
 use crate::broker::{Caller, UseCaseError};
 use crate::http::Edge;
-use crate::http::api::shapes::{DeviceShape, Listed, WindowShape};
-use crate::http::api::{ApiBody, ApiPath, ApiQuery, Program, answer, failed, not_found, rows};
-use crate::id::DeviceId;
+use crate::http::api::shapes::{DeviceShape, Listed};
+use crate::http::api::{ApiBody, ApiPath, ApiQuery, Program, answer, failed, rows};
 use crate::model::device::{DeviceFacts, DeviceState};
-use crate::store::{AuditQuery, DeviceQuery, WindowSubject};
+use crate::store::{AuditQuery, DeviceQuery};
 
 /// Which devices.
 #[derive(Deserialize)]
@@ -159,67 +155,5 @@ pub async fn history(
         Err(error) => return failed(error),
     };
     let query = AuditQuery { after: Some(after.unwrap_or(0)), device: Some(device.id), limit, ..AuditQuery::default() };
-    super::places::records(&edge, &caller, &query).await
-}
-
-/// How long a window is open.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Minutes {
-    minutes: Option<u64>,
-}
-
-impl Minutes {
-    /// `None`: as long as windows are, if nobody says.
-    pub fn lifetime(&self) -> Option<Duration> {
-        self.minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)))
-    }
-}
-
-/// `GET /devices/{id}/window`: until when pairing is open.
-pub async fn window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
-    match DeviceId::new(&id) {
-        Ok(id) => window_of(&edge, &caller, &WindowSubject::Device(id)).await,
-        Err(_) => not_found(),
-    }
-}
-
-/// `PUT /devices/{id}/window`: opens pairing.
-pub async fn open_window(
-    State(edge): State<Edge>,
-    Program(caller): Program,
-    ApiPath(id): ApiPath,
-    ApiBody(minutes): ApiBody<Minutes>,
-) -> Response {
-    match DeviceId::new(&id) {
-        Ok(id) => open_window_of(&edge, &caller, &WindowSubject::Device(id), &minutes).await,
-        Err(_) => not_found(),
-    }
-}
-
-/// `DELETE /devices/{id}/window`: closes it before its time.
-pub async fn close_window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
-    match DeviceId::new(&id) {
-        Ok(id) => close_window_of(&edge, &caller, &WindowSubject::Device(id)).await,
-        Err(_) => not_found(),
-    }
-}
-
-/// The window of a device or a site.
-pub async fn window_of(edge: &Edge, caller: &Caller, subject: &WindowSubject) -> Response {
-    answer(edge.broker().window_for(caller, subject).await, WindowShape::from)
-}
-
-/// Opens it.
-pub async fn open_window_of(edge: &Edge, caller: &Caller, subject: &WindowSubject, minutes: &Minutes) -> Response {
-    let opened = edge.broker().open_window(caller, subject, minutes.lifetime()).await;
-    answer(opened, |closes_at| WindowShape::from(Some(closes_at)))
-}
-
-/// Closes it.
-pub async fn close_window_of(edge: &Edge, caller: &Caller, subject: &WindowSubject) -> Response {
-    match edge.broker().close_window(caller, subject).await {
-        Ok(()) => Json(WindowShape { closes_at: None }).into_response(),
-        Err(error) => failed(error),
-    }
+    super::audit::records(&edge, &caller, &query).await
 }

@@ -3,9 +3,11 @@
 //! | routes below `/api/v1` | role | file |
 //! | --- | --- | --- |
 //! | `/whoami`, `/openapi.json` | any token | here |
-//! | `/devices`, `/devices/{id}`, `…/suspend`, `…/resume`, `…/end-sign-ins`, `…/history`, `…/window` | as on the pages | [`devices`] |
+//! | `/devices`, `/devices/{id}`, `…/suspend`, `…/resume`, `…/end-sign-ins`, `…/history` | as on the pages | [`devices`] |
 //! | `/pairings`, `/pairings/{id}`, `…/decline`, `/sign-ins` | as on the pages; nothing here confirms or approves | [`waiting`] |
-//! | `/sites`, `/sites/{id}`, `…/window`, `/operators`, `/audit` | as on the pages | [`places`] |
+//! | `/sites`, `/sites/{id}`, `/operators` | as on the pages | [`places`] |
+//! | `/devices/{id}/window`, `/sites/{id}/window` | as on the pages | [`windows`] |
+//! | `/audit` | as on the pages | [`audit`] |
 //!
 //! Room is left for `POST /devices:batch` (import). Every request carries a token (`Authorization: Bearer`, RFC 6750); cookies are not looked at, so no other
 //! site's page can make a browser call this. Nothing answers before the token is known, not even with 404. Problems are RFC 9457.
@@ -26,10 +28,12 @@ use crate::http::Edge;
 use crate::http::extract::{Peer, SmallBody};
 use crate::http::present::capital;
 
+pub mod audit;
 pub mod devices;
 pub mod places;
 pub mod shapes;
 pub mod waiting;
+pub mod windows;
 
 use shapes::{Problem, WhoamiShape, roles};
 
@@ -53,16 +57,19 @@ pub fn routes(edge: &Edge) -> Router<Edge> {
         .route("/devices/{id}/resume", post(devices::resume))
         .route("/devices/{id}/end-sign-ins", post(devices::end_sign_ins))
         .route("/devices/{id}/history", get(devices::history))
-        .route("/devices/{id}/window", get(devices::window).put(devices::open_window).delete(devices::close_window))
+        .route(
+            "/devices/{id}/window",
+            get(windows::show_device).put(windows::open_device).delete(windows::close_device),
+        )
         .route("/pairings", get(waiting::pairings))
         .route("/pairings/{id}", get(waiting::pairing))
         .route("/pairings/{id}/decline", post(waiting::decline))
         .route("/sign-ins", get(waiting::sign_ins))
         .route("/sites", get(places::list).post(places::add))
         .route("/sites/{id}", get(places::show).patch(places::change))
-        .route("/sites/{id}/window", get(places::window).put(places::open_window).delete(places::close_window))
+        .route("/sites/{id}/window", get(windows::show_site).put(windows::open_site).delete(windows::close_site))
         .route("/operators", get(places::operators))
-        .route("/audit", get(places::audit))
+        .route("/audit", get(audit::list))
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(edge.clone(), only_with_token))

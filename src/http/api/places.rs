@@ -7,14 +7,11 @@ use axum::response::{IntoResponse as _, Response};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::broker::{Broker, Caller, UseCaseError};
+use crate::broker::{Broker, UseCaseError};
 use crate::http::Edge;
-use crate::http::api::devices::{Minutes, close_window_of, open_window_of, window_of};
 use crate::http::api::shapes::{Listed, OperatorShape, SiteShape};
-use crate::http::api::{ApiBody, ApiPath, ApiQuery, Program, answer, failed, problem, rows};
-use crate::id::DeviceId;
+use crate::http::api::{ApiBody, ApiPath, Program, answer, failed};
 use crate::model::site::Site;
-use crate::store::{AuditQuery, WindowSubject};
 
 /// `GET /sites`: those that the token knows of, by id.
 pub async fn list(State(edge): State<Edge>, Program(caller): Program) -> Response {
@@ -86,67 +83,7 @@ pub async fn change(
     }
 }
 
-/// `GET /sites/{id}/window`.
-pub async fn window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
-    window_of(&edge, &caller, &WindowSubject::Site(id)).await
-}
-
-/// `PUT /sites/{id}/window`: opens pairing for all registered devices of the site.
-pub async fn open_window(
-    State(edge): State<Edge>,
-    Program(caller): Program,
-    ApiPath(id): ApiPath,
-    ApiBody(minutes): ApiBody<Minutes>,
-) -> Response {
-    open_window_of(&edge, &caller, &WindowSubject::Site(id), &minutes).await
-}
-
-/// `DELETE /sites/{id}/window`.
-pub async fn close_window(State(edge): State<Edge>, Program(caller): Program, ApiPath(id): ApiPath) -> Response {
-    close_window_of(&edge, &caller, &WindowSubject::Site(id)).await
-}
-
 /// `GET /operators`.
 pub async fn operators(State(edge): State<Edge>, Program(caller): Program) -> Response {
     answer(edge.broker().people(&caller).await, |people| Listed::whole(people.iter().map(OperatorShape::from)))
-}
-
-/// Which records.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Records {
-    before: Option<i64>,
-    after: Option<i64>,
-    device: Option<String>,
-    #[serde(default)]
-    refusals: bool,
-    limit: Option<u32>,
-}
-
-/// `GET /audit`: newest first, or with `after` oldest first from there on.
-pub async fn audit(
-    State(edge): State<Edge>,
-    Program(caller): Program,
-    ApiQuery(wanted): ApiQuery<Records>,
-) -> Response {
-    let limit = match rows(wanted.limit) {
-        Ok(limit) => limit,
-        Err(response) => return response,
-    };
-    let device = match wanted.device.as_deref().map(DeviceId::new).transpose() {
-        Ok(device) => device,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, vec![format!("device: {error}.")]),
-    };
-    let Records { before, after, refusals, .. } = wanted;
-    records(&edge, &caller, &AuditQuery { before, after, device, refusals, limit, ..AuditQuery::default() }).await
-}
-
-/// Records. `next` is the number from which to go on in the same direction, if the page is full.
-pub async fn records(edge: &Edge, caller: &Caller, query: &AuditQuery) -> Response {
-    let found = edge.broker().audit(caller, query).await.map_err(UseCaseError::Store);
-    answer(found, |items| {
-        let is_full = items.len() >= usize::try_from(query.limit).unwrap_or(usize::MAX);
-        let next = items.last().filter(|_| is_full).map(|last| last.id.to_string());
-        Listed { items, next, total: None }
-    })
 }

@@ -12,12 +12,12 @@ use std::sync::LazyLock;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::Response;
 
-use crate::http::extract::{PostedForm, cookie, is_own_path, set_cookie};
+use crate::http::cookies::cookie;
 
 /// The language that was chosen.
-const LANGUAGE_COOKIE: &str = "__Host-language";
+pub const LANGUAGE_COOKIE: &str = "__Host-language";
 
 /// A language that pages speak.
 pub struct Language {
@@ -264,7 +264,8 @@ pub async fn speak(request: Request, next: Next) -> Response {
     PLACE.scope(Place { language, path, reader: std::cell::OnceCell::new() }, next.run(request)).await
 }
 
-fn by_code(code: &str) -> Option<&'static Language> {
+/// The language of this tag, if we speak it.
+pub fn by_code(code: &str) -> Option<&'static Language> {
     LANGUAGES.iter().find(|language| language.code.eq_ignore_ascii_case(code))
 }
 
@@ -272,16 +273,6 @@ fn by_code(code: &str) -> Option<&'static Language> {
 fn preferred(headers: &HeaderMap) -> Option<&'static Language> {
     let wanted = headers.get(header::ACCEPT_LANGUAGE)?.to_str().ok()?;
     wanted.split(',').find_map(|range| by_code(range.trim().split(['-', ';']).next()?))
-}
-
-/// `POST /language`: remembers the choice and goes back. Nobody need be signed in.
-pub async fn choose(PostedForm(form): PostedForm) -> Response {
-    let chosen = form.get("language").and_then(|code| by_code(code)).unwrap_or(&LANGUAGES[0]);
-    let mut response =
-        Redirect::to(form.get("back").filter(|path| is_own_path(path)).map_or("/", String::as_str)).into_response();
-    let cookie = format!("{LANGUAGE_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=31536000", chosen.code);
-    set_cookie(&mut response, &cookie);
-    response
 }
 
 #[cfg(test)]
