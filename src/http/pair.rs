@@ -169,7 +169,7 @@ async fn confirmed(edge: &Edge, signed_in: &SignedIn, site: &str, outcome: &Many
         0 => t("Nothing was paired."),
         count => tn(count, "{0} device is paired.", "{0} devices are paired."),
     };
-    let errors = outcome.left.iter().map(|(id, why)| format!("{id}: {}", said(&capital(why)))).collect();
+    let errors = outcome.left.iter().map(|(id, why)| format!("{id}: {}", capital(&said(why)))).collect();
     render_list(edge, signed_in, Some(site), Some(notice), errors).await
 }
 
@@ -302,7 +302,7 @@ fn pair_page(
     scanned: Option<String>,
     errors: Vec<String>,
 ) -> PairPage {
-    let missing = edge.broker().missing_assurance(&found).map(|line| said(&capital(&line)));
+    let missing = edge.broker().missing_assurance(&found).map(|line| capital(&said(&line)));
     let announced = found.is_announced();
     let PairingOfDevice { pairing, device } = found;
     desk.chrome.title = tf("Pair {0}", &[&device.facts.name]);

@@ -272,6 +272,8 @@ async fn a_foreign_or_old_statement_leaves_the_key_what_it_was_and_raises_an_ala
         }
         let answer = dana.get(&format!("/pair/{}?key={jkt}", shown.pairing_id)).await;
         assert!(answer.body.contains("It cannot be paired."), "{what}");
+        let german = dana.get_with(&format!("/pair/{}", shown.pairing_id), &[("accept-language", "de")]).await;
+        assert!(german.body.contains("brauchen: Hardware-Schlüssel, durch das Zertifikat"), "{}", german.body);
         assert!(!answer.body.contains("pair_by_qr") && !answer.body.contains("pair_by_number"), "{what}");
         test.untouched(&mark, &[], what).await;
         test.broker.decline_pairing(&Caller::command_line(), &shown.pairing_id).await.unwrap();

@@ -113,8 +113,15 @@ fn filled<'a>(line: &'a str, pieces: &[String]) -> Option<Vec<&'a str>> {
     }
     found.push(rest.strip_suffix(last.as_str())?);
     // Half of a quotation: the words that fit are data that somebody typed, and data is not translated.
-    let is_cut = found.iter().any(|value| value.matches('\'').count() % 2 == 1);
+    let is_cut = found.iter().any(|value| quotation_marks(value) % 2 == 1);
     (!is_cut).then_some(found)
+}
+
+/// The apostrophe of "the maker's key" quotes nothing.
+fn quotation_marks(text: &str) -> usize {
+    let is_in_word =
+        |at| text[..at].ends_with(char::is_alphanumeric) && text[at + 1..].starts_with(char::is_alphanumeric);
+    text.match_indices('\'').filter(|(at, _)| !is_in_word(*at)).count()
 }
 
 /// The language and address of the request that is being answered.
@@ -294,6 +301,8 @@ mod tests {
         assert_eq!(fill(translation.clone(), &values), "dana hat die Id tv-01");
         assert_eq!(filled("the id tv-01 is gone", pieces), None);
         assert_eq!(filled("x is y", &texts.holed[1].0).unwrap(), ["x", "y"]);
+        assert_eq!(filled("it is the maker's", &texts.holed[1].0).unwrap(), ["it", "the maker's"]);
+        assert_eq!(filled("'it is the maker's' key", &texts.holed[1].0), None, "half of what somebody typed");
     }
 
     #[test]
