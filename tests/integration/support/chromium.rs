@@ -359,7 +359,7 @@ impl Chromium {
         assert!(complaints.is_empty(), "{page}: {complaints:#?}");
     }
 
-    /// What axe-core finds wrong, serious or worse.
+    /// What axe-core finds wrong, however small.
     async fn axe(&self, rules: &str) -> Vec<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/node_modules/axe-core/axe.min.js");
         let axe = std::fs::read_to_string(&path).unwrap_or_else(|_| {
@@ -374,10 +374,8 @@ impl Chromium {
         );
         let found = self.client.execute_async(&script, Vec::new()).await.unwrap();
         let violations = found.as_array().cloned().unwrap_or_default();
-        let is_grave = |violation: &&Value| matches!(violation["impact"].as_str(), Some("serious" | "critical"));
         violations
             .iter()
-            .filter(is_grave)
             .map(|violation| {
                 let nodes = violation["nodes"].as_array().cloned().unwrap_or_default();
                 let places: Vec<_> = nodes.iter().map(|node| node["html"].to_string()).collect();
