@@ -11,8 +11,9 @@ use base64::Engine as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
+use pairgate::http::cookies::cookie;
 use pairgate::http::device::preferred_wait;
-use pairgate::http::extract::{RETURN_COOKIE, byte_sequence, client_address, cookie, is_form, is_return_path};
+use pairgate::http::extract::{RETURN_COOKIE, byte_sequence, client_address, is_form, is_return_path};
 use pairgate::oauth::certificate::{Certificate, MAX_CERTIFICATE};
 use url::Url;
 
