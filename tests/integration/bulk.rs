@@ -305,13 +305,13 @@ async fn changes_by_clicking(look: Look) {
         browser.see_heading("Devices").await;
         browser.inspect("devices-many", &[]).await;
         browser.click(".more-filters summary").await;
-        browser.see("#f-kind option[value=tv]").await.click().await.unwrap();
+        browser.click("#f-kind option[value=tv]").await;
         browser.inspect("devices-filter", &[]).await;
         browser.click(".filter-fields button").await;
         browser.see("#f-kind option[value=tv][selected]").await;
         assert!(browser.text().await.contains("1–20 / 20"));
         browser.click(".tick label").await;
-        browser.see("#bulk-action option[value=suspend]").await.click().await.unwrap();
+        browser.click("#bulk-action option[value=suspend]").await;
         browser.click(".bulk-bar button").await;
         browser.see_heading("Suspend 1 device?").await;
         browser.inspect("bulk", &[]).await;

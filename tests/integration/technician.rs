@@ -300,7 +300,7 @@ async fn a_technician_pairs_with_a_phone() {
         browser.see_heading("Codes for technicians").await;
         browser.inspect("technician-codes", &[]).await;
         browser.click("button[value=page]").await;
-        let code = browser.see(".codes .key").await.text().await.unwrap();
+        let code = browser.words(".codes .key").await;
         browser.inspect("technician-codes-made", &[]).await;
         browser.client.delete_all_cookies().await.unwrap();
         browser.open(&format!("{}/technician", test.issuer)).await;

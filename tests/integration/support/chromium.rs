@@ -156,6 +156,13 @@ fn aborted_by_navigation(error: &CmdError) -> bool {
     error.to_string().contains("aborted by navigation")
 }
 
+/// A live update or the next page took the element away between finding and using it. Chromium has two words for it.
+fn replaced(error: &CmdError) -> bool {
+    error.is_stale_element_reference()
+        || aborted_by_navigation(error)
+        || error.to_string().contains("does not belong to the document")
+}
+
 impl Chromium {
     async fn command(&self, path: &str, body: Value) -> Value {
         self.client.issue_cmd(Extension { path: path.to_owned(), body }).await.unwrap()
@@ -231,15 +238,27 @@ impl Chromium {
         }
     }
 
-    /// Clicks as a person does: a covered or invisible element fails. One that a live update replaced meanwhile is looked for again.
+    /// Clicks as a person does: a covered or invisible element fails. One that was replaced meanwhile is looked for again.
     pub async fn click(&self, css: &str) {
         while let Err(error) = self.see(css).await.click().await {
-            assert!(error.is_stale_element_reference(), "{css}: {error}");
+            assert!(replaced(&error), "{css}: {error}");
         }
     }
 
     pub async fn type_into(&self, css: &str, text: &str) {
-        self.see(css).await.send_keys(text).await.unwrap_or_else(|error| panic!("{css}: {error}"));
+        while let Err(error) = self.see(css).await.send_keys(text).await {
+            assert!(replaced(&error), "{css}: {error}");
+        }
+    }
+
+    /// What the first such element says, as soon as it is there.
+    pub async fn words(&self, css: &str) -> String {
+        loop {
+            match self.see(css).await.text().await {
+                Err(error) if replaced(&error) => {}
+                words => return words.unwrap_or_else(|error| panic!("{css}: {error}")),
+            }
+        }
     }
 
     /// Waits until the heading is this.
