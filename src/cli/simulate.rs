@@ -174,7 +174,15 @@ fn save(device: &SimulatedDevice, args: &SimulateArgs) -> Result<(), SimulatorEr
 async fn pair(device: &mut SimulatedDevice, args: &SimulateArgs, output: &Output<'_>) -> Result<(), SimulatorError> {
     output.say("It asks to be paired. An operator scans its code, or types its digits on the page Pair.\n");
     let mut shown = Ok(());
-    routine::pair(device, |event| shown = std::mem::replace(&mut shown, Ok(())).and(output.show(&event))).await?;
+    let paired =
+        routine::pair(device, |event| shown = std::mem::replace(&mut shown, Ok(())).and(output.show(&event))).await;
+    if paired.as_ref().is_err_and(|error| error.oauth_error() == Some("pairing_refused")) {
+        output.say(
+            "The broker tells a device no reason. Operators find it on the page Alerts, or by `pairgate audit tail`.\n\
+             Most often pairing is not open for this device, or its serial number is not the registered one (--serial).\n",
+        );
+    }
+    paired?;
     shown?;
     save(device, args)
 }

@@ -393,7 +393,7 @@ async fn tls_by_commands_and_what_the_doctor_says() {
     std::fs::write(data.join("ca.pem"), &pem).unwrap();
     let play = ["simulate", "--issuer", &served.issuer, "--id", "lobby-printer-01"];
     refused(data, &play, 1, "ertificate");
-    refused(data, &[&play[..], &["--ca", "ca.pem"]].concat(), 1, "pairing");
+    refused(data, &[&play[..], &["--ca", "ca.pem"]].concat(), 1, "(--serial)");
     // Renewed by command, taken up on SIGHUP, and those who pinned the authority notice nothing.
     let renewed = json(data, &["tls", "renew", "--host", "127.0.0.1"]);
     assert_ne!(renewed["certificate"]["sha256"], made["certificate"]["sha256"]);
