@@ -156,11 +156,10 @@ fn aborted_by_navigation(error: &CmdError) -> bool {
     error.to_string().contains("aborted by navigation")
 }
 
-/// A live update or the next page took the element away between finding and using it. Chromium has two words for it.
+/// A live update or the next page took the element away between finding and using it, so that nothing was done to it. Chromium has two words for it.
+/// Not among them is "aborted by navigation": there the click may have been what navigated, and a second one would hit the next page.
 fn replaced(error: &CmdError) -> bool {
-    error.is_stale_element_reference()
-        || aborted_by_navigation(error)
-        || error.to_string().contains("does not belong to the document")
+    error.is_stale_element_reference() || error.to_string().contains("does not belong to the document")
 }
 
 impl Chromium {
@@ -255,7 +254,7 @@ impl Chromium {
     pub async fn words(&self, css: &str) -> String {
         loop {
             match self.see(css).await.text().await {
-                Err(error) if replaced(&error) => {}
+                Err(error) if replaced(&error) || aborted_by_navigation(&error) => {}
                 words => return words.unwrap_or_else(|error| panic!("{css}: {error}")),
             }
         }
