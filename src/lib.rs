@@ -3,8 +3,8 @@
 //! **A code exists only if a device that we registered, and that an administrator paired, asked for it with its own key.**
 //!
 //! Where to begin: [`model`] has the nouns, [`broker`] everything that the product can do, [`store`] what is kept and how, [`device_auth`] who is
-//! calling, [`http`] the routes and pages, [`cli`] the commands. Layers are strictly downward (`docs/architecture.md`):
-//! `clock id secret` · `oauth` · `model spreadsheet telemetry` · `store config tls` · `device_auth upstream` · `resource` · `broker` · `http` · `cli`; `simulator` plays devices and operators from outside.
+//! calling, [`http`] the routes and pages, [`mqtt`] the same over MQTT, [`cli`] the commands. Layers are strictly downward (`docs/architecture.md`):
+//! `clock id secret` · `oauth` · `model spreadsheet telemetry` · `store config tls` · `device_auth upstream` · `resource` · `broker` · `http mqtt` · `cli`; `simulator` plays devices and operators from outside.
 //! [`resource`] is for others' services: what they need to accept only enrolled devices.
 
 pub mod clock;
@@ -29,6 +29,7 @@ pub mod resource;
 pub mod broker;
 
 pub mod http;
+pub mod mqtt;
 
 pub mod cli;
 pub mod simulator;

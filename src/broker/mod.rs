@@ -1,4 +1,4 @@
-//! The use cases: everything that the product can do. HTTP, the command line and (later) MQTT call the same methods on one [`Broker`].
+//! The use cases: everything that the product can do. HTTP, MQTT and the command line call the same methods on one [`Broker`].
 //!
 //! | file | does |
 //! | --- | --- |
@@ -19,6 +19,8 @@
 //! | [`administration`] | what administrators see of other people, and do to them |
 //! | [`sso`] | signing in at the organisation's identity provider |
 //! | [`api_tokens`] | programs, and what they may never do |
+//! | [`connections`] | who may hold a connection over MQTT |
+//! | [`events`] | what devices are told without asking, read off the audit log |
 //! | [`wake`], [`pacing`], [`refusals`] | what may be forgotten: who waits, when a device last polled, how much was refused |
 
 use std::collections::BTreeSet;
@@ -53,7 +55,9 @@ pub mod approval;
 pub mod approvers;
 mod aside;
 pub mod bulk;
+pub mod connections;
 pub mod device_authorization;
+pub mod events;
 pub mod field;
 pub mod import;
 pub mod pacing;

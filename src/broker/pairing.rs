@@ -52,6 +52,31 @@ pub enum PairingError {
     Unavailable,
 }
 
+impl PairingError {
+    /// The `error` of the answer, if it has one, and its `error_description`: the same over HTTP and MQTT. An outage has no `error`: a device stops for
+    /// good on an unknown one.
+    pub const fn words(&self) -> (Option<&'static str>, &'static str) {
+        match self {
+            Self::Malformed(what) => (Some("invalid_request"), what),
+            Self::Refused => (
+                Some("pairing_refused"),
+                "This pairing was refused. Ask an administrator to open pairing for this device, then start again.",
+            ),
+            Self::Unavailable => (None, "Temporarily unavailable. Wait, then try again."),
+        }
+    }
+
+    /// The same as a JSON object.
+    pub fn body(&self) -> serde_json::Value {
+        let (error, description) = self.words();
+        let mut body = json!({"error_description": description});
+        if let Some(error) = error {
+            body["error"] = error.into();
+        }
+        body
+    }
+}
+
 impl From<StoreError> for PairingError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a pairing message could not be served");

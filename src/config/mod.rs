@@ -18,6 +18,7 @@ use crate::oauth::roots::Roots;
 
 mod api;
 pub mod difference;
+pub mod mqtt;
 pub mod policy;
 mod remote;
 pub mod setup;
@@ -26,6 +27,8 @@ mod transport;
 
 pub use api::Api;
 use api::{ApiTable, api};
+pub use mqtt::Mqtt;
+use mqtt::{MqttTable, mqtt};
 use policy::{Described, KindPatch, PolicyTables, ResourcePatch, Trusts};
 pub use remote::Remote;
 pub use setup::AddressFile;
@@ -81,6 +84,8 @@ pub struct Config {
     pub address_file: AddressFile,
     /// The organisation's OpenID provider.
     pub sso: Option<Sso>,
+    /// Devices over MQTT.
+    pub mqtt: Option<Mqtt>,
 }
 
 impl Default for Config {
@@ -102,6 +107,7 @@ impl Default for Config {
             signing_key_lifetime: days(90),
             address_file: AddressFile::default(),
             sso: None,
+            mqtt: None,
         }
     }
 }
@@ -118,6 +124,7 @@ struct File {
     log: Option<String>,
     signing_key_lifetime: Option<u64>,
     sso: Option<SsoTable>,
+    mqtt: Option<MqttTable>,
     #[serde(default)]
     tls: TlsTable,
     #[serde(default)]
@@ -243,6 +250,7 @@ impl Config {
         }
         config.attestation_roots = file.attestation_roots;
         config.sso = file.sso.map(sso).transpose()?;
+        config.mqtt = file.mqtt.map(mqtt).transpose()?;
         for (id, resource) in &mut file.resources {
             resource.read_keys(id)?;
         }
@@ -258,6 +266,7 @@ impl Config {
         self.listen = listen.unwrap_or(self.listen);
         self.check_transport()?;
         self.check_api()?;
+        self.check_mqtt()?;
         Ok(self)
     }
 
@@ -279,6 +288,7 @@ impl Config {
     fn checked(mut self) -> Result<Self, ConfigError> {
         self.check_transport()?;
         self.check_api()?;
+        self.check_mqtt()?;
         let trusts =
             Trusts { makers: !self.attestation_roots.is_empty(), authorities: !self.client.authorities.is_empty() };
         let described = Described::built_in().with(&self.policy)?.checked(trusts)?;

@@ -33,6 +33,7 @@ use crate::store::{Store, StoreError};
 
 pub mod assertion;
 pub mod attestation;
+pub mod connection;
 pub mod dpop;
 pub mod mtls;
 pub mod nonce;

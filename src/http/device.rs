@@ -204,30 +204,23 @@ fn text(body: &Body) -> Result<&str, PairingError> {
 }
 
 fn pairing_answer(outcome: Result<String, PairingError>) -> Response {
-    let refused = |status: StatusCode, error: Option<&str>, description: &str| {
-        let mut body = serde_json::json!({"error_description": description});
-        if let Some(error) = error {
-            body["error"] = error.into();
-        }
-        (status, [NO_STORE], Json(body)).into_response()
-    };
-    match outcome {
+    let error = match outcome {
         Ok(jwt) => {
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/jwt")), NO_STORE], jwt).into_response()
+            let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/jwt"));
+            return ([content_type, NO_STORE], jwt).into_response();
         }
-        Err(PairingError::Malformed(what)) => refused(StatusCode::BAD_REQUEST, Some("invalid_request"), what),
-        Err(PairingError::Refused) => refused(
-            StatusCode::FORBIDDEN,
-            Some("pairing_refused"),
-            "This pairing was refused. Ask an administrator to open pairing for this device, then start again.",
-        ),
-        Err(PairingError::Unavailable) => {
-            let mut response =
-                refused(StatusCode::SERVICE_UNAVAILABLE, None, "Temporarily unavailable. Wait, then try again.");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-            response
-        }
+        Err(error) => error,
+    };
+    let status = match error {
+        PairingError::Malformed(_) => StatusCode::BAD_REQUEST,
+        PairingError::Refused => StatusCode::FORBIDDEN,
+        PairingError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = (status, [NO_STORE], Json(error.body())).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
+    response
 }
 
 #[cfg(test)]

@@ -142,6 +142,8 @@ events! {
     ApiTokenRevoked "api_token.revoked" Info "token of a program revoked";
     ApiTokenRefused "api_token.refused" Refusal "a wrong, expired or revoked token was shown";
     SignInsEnded "device.sign_ins_ended" Info "sign-ins of a device ended";
+    ConnectionRefused "mqtt.refused" Refusal "a connection or a message over MQTT was refused";
+    ConnectionsFlap "mqtt.flapping" Alert "its connections push each other out: does something else have its key?";
     SigningKeyMinted "signing_key.minted" Info "signing key made";
     SigningKeyRotated "signing_key.rotated" Info "signing key rotated; the former one still verifies for a while";
     SigningKeyReplaced "signing_key.replaced" Alert "signing key replaced in an emergency; what was signed before is void";

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["device_auth", "upstream"],
     &["resource"],
     &["broker"],
-    &["http"],
+    &["http", "mqtt"],
     &["cli", "main"],
 ];
 

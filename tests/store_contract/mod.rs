@@ -33,6 +33,7 @@ mod bulk;
 mod devices;
 mod field;
 mod grants;
+mod leases;
 mod operators;
 mod overview;
 mod pairings;
@@ -466,6 +467,10 @@ macro_rules! contract {
                     a_version_brings_its_sites_in_the_same_transaction
                     a_second_person_confirms_and_never_the_first_a_081
                     what_waits_is_withdrawn_once_or_overtaken
+                }
+                leases {
+                    of_many_who_take_a_free_lease_one_has_it
+                    a_lease_is_renewed_by_its_holder_and_free_after_its_end
                 }
                 audit {
                     records_are_listed_both_ways_and_filtered

@@ -1,0 +1,343 @@
+//! Our own endpoint: who is connected. It is no broker: nothing goes from client to client, nothing is retained or kept for whoever is away.
+//!
+//! Places are counted apart, so that strangers can't shut out those who are known: whoever has not said who it is, those who ask to be paired, operators,
+//! and paired devices, of which there are never more than are registered, because each has one connection.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::broker::connections::Connected;
+use crate::broker::refusals::network_of;
+use crate::clock::Timestamp;
+use crate::id::DeviceId;
+use crate::mqtt::desk::{Desk, Outgoing};
+use crate::mqtt::follow::Outlet;
+use crate::mqtt::session::Session;
+use crate::tls::server::TlsDoor;
+
+/// Connections that have not said who they are, in all and of one address (IPv6: of one /64). Each has 10 seconds for the handshake and 10 to say it.
+const STRANGERS: (usize, usize) = (4096, 512);
+/// Connections of devices that are to be paired, in all and of one address.
+const UNPAIRED: (usize, usize) = (4096, 512);
+/// Connections of operators' programs.
+const OPERATORS: usize = 512;
+/// Messages that wait for one client; whoever does not read loses them, and asks again.
+const QUEUE: usize = 16;
+/// So many connections of one device in so long, each in place of the one before, are a device that is copied, or one that is ill.
+const FLAPPING: (u32, Duration) = (5, Duration::from_secs(60));
+/// A listener that fails gets a moment's rest.
+const REST: Duration = Duration::from_millis(100);
+
+/// Why a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It may not be connected any more.
+    NotAllowed,
+    /// The same client has connected again.
+    TakenOver,
+    /// The process stops.
+    Stopping,
+}
+
+/// What a connection is told.
+pub struct Orders {
+    /// Messages for the client, if it has subscribed to their topics.
+    pub messages: mpsc::Receiver<Outgoing>,
+    /// Whether it is to end.
+    pub ending: watch::Receiver<Option<Ending>>,
+}
+
+/// Waits until the connection is to end. Not in the queue of messages: whoever does not read must end all the same.
+pub async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
+    match ending.wait_for(Option::is_some).await {
+        Ok(ending) => ending.unwrap_or(Ending::TakenOver),
+        Err(_) => Ending::TakenOver,
+    }
+}
+
+/// Who came.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// From where.
+    pub peer: SocketAddr,
+    /// Certificates of the client, leaf first; possession of the leaf's key was proved.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// The endpoint.
+pub struct Embedded {
+    desk: Arc<Desk>,
+    guests: Mutex<Guests>,
+}
+
+#[derive(Default)]
+struct Guests {
+    by_client: BTreeMap<String, Entry>,
+    next: u64,
+    strangers: Counts,
+    unpaired: Counts,
+    operators: usize,
+    takeovers: HashMap<DeviceId, (Timestamp, u32)>,
+}
+
+struct Entry {
+    number: u64,
+    connected: Connected,
+    messages: mpsc::Sender<Outgoing>,
+    ending: watch::Sender<Option<Ending>>,
+}
+
+impl Entry {
+    /// Whoever does not read loses it, and asks again.
+    fn send(&self, outgoing: &Outgoing) {
+        let _ = self.messages.try_send(outgoing.clone());
+    }
+
+    fn end(&self, why: Ending) {
+        self.ending.send_replace(Some(why));
+    }
+}
+
+/// A number in all, and by address.
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Counts {
+    fn take(&mut self, address: IpAddr, (in_all, of_one): (usize, usize)) -> bool {
+        let used = self.by_address.get(&network_of(address)).copied().unwrap_or(0);
+        let is_room = self.all < in_all && used < of_one;
+        if is_room {
+            self.all += 1;
+            self.by_address.insert(network_of(address), used + 1);
+        }
+        is_room
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        let address = network_of(address);
+        self.all = self.all.saturating_sub(1);
+        match self.by_address.get_mut(&address) {
+            Some(used) if *used > 1 => *used -= 1,
+            _ => drop(self.by_address.remove(&address)),
+        }
+    }
+}
+
+/// A stranger's place, until it has said who it is, or is gone.
+pub struct StrangersPlace(Arc<Embedded>, IpAddr);
+
+impl Drop for StrangersPlace {
+    fn drop(&mut self) {
+        self.0.lock().strangers.give_back(self.1);
+    }
+}
+
+/// A guest's place; left when dropped.
+pub struct Place {
+    endpoint: Arc<Embedded>,
+    client_id: String,
+    number: u64,
+    address: IpAddr,
+    is_unpaired: bool,
+    is_operator: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut guests = self.endpoint.lock();
+        if guests.by_client.get(&self.client_id).is_some_and(|entry| entry.number == self.number) {
+            guests.by_client.remove(&self.client_id);
+        }
+        if self.is_unpaired {
+            guests.unpaired.give_back(self.address);
+        }
+        if self.is_operator {
+            guests.operators = guests.operators.saturating_sub(1);
+        }
+    }
+}
+
+impl Embedded {
+    /// For a desk.
+    pub fn new(desk: Arc<Desk>) -> Arc<Self> {
+        Arc::new(Self { desk, guests: Mutex::default() })
+    }
+
+    /// The desk.
+    pub const fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
+    /// How many clients are connected.
+    pub fn connected(&self) -> usize {
+        self.lock().by_client.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts connections until the process stops. Without a door in clear: configuration allows that on this machine alone.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        door: Option<Arc<TlsDoor>>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "an MQTT connection could not be accepted");
+                    tokio::time::sleep(REST).await;
+                    continue;
+                }
+            };
+            if !self.lock().strangers.take(peer.ip(), STRANGERS) {
+                tracing::debug!(%peer, "too many MQTT connections that say nothing");
+                continue;
+            }
+            let stranger = StrangersPlace(Arc::clone(&self), peer.ip());
+            // Small answers at once: without it, each takes 40 ms.
+            let _ = stream.set_nodelay(true);
+            let (endpoint, door) = (Arc::clone(&self), door.clone());
+            // In a task of its own, so that a silent client blocks nobody.
+            tokio::spawn(async move {
+                match door {
+                    None => endpoint.converse(stream, Visitor { peer, certificates: Arc::from([]) }, stranger).await,
+                    Some(door) => match door.accept(stream).await {
+                        Ok((stream, tls)) => {
+                            endpoint.converse(stream, Visitor { peer, certificates: tls.certificates }, stranger).await;
+                        }
+                        Err(error) => tracing::debug!(%error, %peer, "a handshake failed"),
+                    },
+                }
+            });
+        }
+        for entry in self.lock().by_client.values() {
+            entry.end(Ending::Stopping);
+        }
+    }
+
+    async fn converse<S>(self: Arc<Self>, stream: S, visitor: Visitor, stranger: StrangersPlace)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        Session::new(stream, self, visitor).serve(stranger).await;
+    }
+
+    /// Takes a place for whoever is known now; in place of a former connection of the same client, which can only have had the same key. `None` if there is none.
+    pub fn enter(
+        self: &Arc<Self>,
+        client_id: &str,
+        connected: &Connected,
+        peer: SocketAddr,
+    ) -> Option<(Orders, Place)> {
+        let (messages, received) = mpsc::channel(QUEUE);
+        let (ending, ends) = watch::channel(None);
+        let (is_unpaired, is_operator) =
+            (matches!(connected, Connected::Unpaired { .. }), matches!(connected, Connected::Operator { .. }));
+        let address = peer.ip();
+        let mut guests = self.lock();
+        if (is_unpaired && !guests.unpaired.take(address, UNPAIRED)) || (is_operator && guests.operators >= OPERATORS) {
+            return None;
+        }
+        if is_operator {
+            guests.operators += 1;
+        }
+        guests.next += 1;
+        let number = guests.next;
+        let entry = Entry { number, connected: connected.clone(), messages, ending };
+        if let Some(former) = guests.by_client.insert(client_id.to_owned(), entry) {
+            former.end(Ending::TakenOver);
+            if let Connected::Device { id, .. } = connected {
+                self.note_takeover(&mut guests, id, address);
+            }
+        }
+        let place = Place {
+            endpoint: Arc::clone(self),
+            client_id: client_id.to_owned(),
+            number,
+            address,
+            is_unpaired,
+            is_operator,
+        };
+        Some((Orders { messages: received, ending: ends }, place))
+    }
+
+    fn note_takeover(self: &Arc<Self>, guests: &mut Guests, id: &DeviceId, address: IpAddr) {
+        let now = self.desk.broker().now();
+        let (most, within) = FLAPPING;
+        let (since, count) =
+            guests.takeovers.get(id).copied().filter(|(since, _)| now.since(*since) < within).unwrap_or((now, 0));
+        guests.takeovers.insert(id.clone(), (since, count + 1));
+        if guests.takeovers.len() > 1024 {
+            guests.takeovers.retain(|_, (since, _)| now.since(*since) < within);
+        }
+        if count + 1 == most {
+            let (endpoint, id) = (Arc::clone(self), id.clone());
+            tokio::spawn(async move { endpoint.desk.broker().note_flapping(&id, Some(address)).await });
+        }
+    }
+
+    /// Sends a message to all operators that are connected; who has not subscribed gets nothing.
+    pub fn send_to_operators(&self, outgoing: &Outgoing) {
+        for entry in self.lock().by_client.values() {
+            if matches!(entry.connected, Connected::Operator { .. }) {
+                entry.send(outgoing);
+            }
+        }
+    }
+
+    /// Ends the connection of a device if its key is not the device's any more, or the device may not be connected.
+    async fn end_if_over(self: Arc<Self>, device: DeviceId) {
+        let present = self.desk.broker().connected(device.as_str(), device.as_str()).await;
+        let guests = self.lock();
+        let Some(entry) = guests.by_client.get(device.as_str()) else { return };
+        // If the store fails, out is safer than in: it connects again.
+        if present.ok().flatten().as_ref() != Some(&entry.connected) {
+            entry.end(Ending::NotAllowed);
+        }
+    }
+}
+
+/// The embedded endpoint as the follower sees it.
+pub struct Guestbook(pub Arc<Embedded>);
+
+impl Outlet for Guestbook {
+    fn is_open(&self) -> bool {
+        self.0.lock().operators > 0
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        let topics = self.0.desk.topics();
+        if outgoing.topic == topics.pending() || outgoing.topic == topics.results() {
+            self.0.send_to_operators(&outgoing);
+            return;
+        }
+        let Some(device) = topics.device_of(&outgoing.topic) else { return };
+        let guests = self.0.lock();
+        // The paired one, and those that ask to become it.
+        let unpaired = format!("{device}.");
+        let asking = guests.by_client.range(unpaired.clone()..).take_while(|(client, _)| client.starts_with(&unpaired));
+        asking.map(|(_, entry)| entry).chain(guests.by_client.get(device)).for_each(|entry| entry.send(&outgoing));
+    }
+
+    fn end(&self, device: &DeviceId) {
+        tokio::spawn(Arc::clone(&self.0).end_if_over(device.clone()));
+    }
+}
