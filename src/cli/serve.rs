@@ -27,7 +27,7 @@ use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{MasterKey, Random};
 use crate::tls::local_ca::LocalCa;
 use crate::tls::server::TlsDoor;
-use crate::{store, telemetry};
+use crate::{mqtt, store, telemetry};
 
 /// In the data directory: the address that the last `serve` had.
 const ISSUER_FILE: &str = "issuer";
@@ -127,9 +127,15 @@ pub struct Running {
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<()>>,
     transport: Option<Arc<Transport>>,
+    mqtt: Option<Mqtt>,
 }
 
 impl Running {
+    /// Address of our own MQTT endpoint, if there is one.
+    pub fn mqtt_url(&self) -> Option<&str> {
+        self.mqtt.as_ref()?.url.as_deref()
+    }
+
     /// Its issuer.
     pub const fn issuer(&self) -> &Url {
         &self.issuer
@@ -151,6 +157,9 @@ impl Running {
         for serving in self.serving {
             let _ = serving.await;
         }
+        if let Some(mqtt) = self.mqtt {
+            mqtt.edge.ended().await;
+        }
     }
 }
 
@@ -171,6 +180,10 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
         (None, None) => None,
     };
     let api_listener = match config.api.listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let mqtt_listener = match config.mqtt.as_ref().and_then(|mqtt| mqtt.listen) {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
@@ -214,10 +227,37 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
         let door = Door::Tls(Arc::new(TlsDoor::mtls(transport.certificates())?));
         serving.push(tokio::spawn(serve::serve(listener, door, sides, stopping.clone())));
     }
+    let mqtt = start_mqtt(&config, &broker, mqtt_listener, transport.as_deref(), &stopping)?;
     if let Some(transport) = &transport {
         tokio::spawn(Arc::clone(transport).keep_fresh(Arc::clone(&broker), stopping));
     }
-    Ok(Running { api, issuer, broker, stop, serving, transport })
+    Ok(Running { api, issuer, broker, stop, serving, transport, mqtt })
+}
+
+/// Our own MQTT endpoint, and the connection to the organisation's broker, as configured.
+fn start_mqtt(
+    config: &Config,
+    broker: &Arc<Broker>,
+    listener: Option<TcpListener>,
+    transport: Option<&Transport>,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<Mqtt>> {
+    let Some(settings) = &config.mqtt else { return Ok(None) };
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let listener = match (listener, transport) {
+        (Some(listener), Some(transport)) => Some((listener, Some(Arc::new(TlsDoor::mqtt(transport.certificates())?)))),
+        (Some(listener), None) => Some((listener, None)),
+        (None, _) => None,
+    };
+    let edge = mqtt::Edge::start(settings, broker, listener, stopping)?;
+    Ok(Some(Mqtt { url: address.map(|address| mqtt::url(address, transport.is_some())), edge }))
+}
+
+/// MQTT as it runs.
+struct Mqtt {
+    /// Of our own endpoint.
+    url: Option<String>,
+    edge: mqtt::Edge,
 }
 
 /// By which names the administration API's own listener may be called: its configured address, the one that it listens on, and the host of the main one.
@@ -304,6 +344,9 @@ pub async fn run(args: ServeArgs, config: Config) -> anyhow::Result<ExitCode> {
     }
     if let Some(api) = &running.api {
         line(&format!("administration API at {api}/api/v1"))?;
+    }
+    if let Some(url) = running.mqtt_url() {
+        line(&format!("MQTT at {url}"))?;
     }
     if running.broker().operators().await?.is_empty() {
         let caller = Caller::command_line();

@@ -16,3 +16,75 @@ pub mod link;
 pub mod relay;
 pub mod session;
 pub mod topics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::broker::Broker;
+use crate::config::Mqtt;
+use crate::mqtt::client::Client;
+use crate::mqtt::desk::Desk;
+use crate::mqtt::embedded::{Embedded, Guestbook};
+use crate::mqtt::follow::{Outlet, follow};
+use crate::mqtt::topics::Topics;
+use crate::secret::{Random, SecretError};
+use crate::tls::server::TlsDoor;
+
+/// What runs.
+pub struct Edge {
+    /// Our own endpoint.
+    pub endpoint: Option<Arc<Embedded>>,
+    /// The connection to the organisation's broker.
+    pub client: Option<Arc<Client>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Edge {
+    /// Starts what is configured. `listener`: of our own endpoint, with its door; without a door, it speaks in clear.
+    ///
+    /// # Errors
+    /// If the machine's generator fails.
+    pub fn start(
+        config: &Mqtt,
+        broker: &Arc<Broker>,
+        listener: Option<(TcpListener, Option<Arc<TlsDoor>>)>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Self, SecretError> {
+        let desk = Arc::new(Desk::new(Arc::clone(broker), Topics::new(&config.prefix)));
+        let mut edge = Self { endpoint: None, client: None, tasks: Vec::new() };
+        let mut outlets: Vec<Arc<dyn Outlet>> = Vec::new();
+        if let Some((listener, door)) = listener {
+            let endpoint = Embedded::new(Arc::clone(&desk));
+            edge.tasks.push(tokio::spawn(Arc::clone(&endpoint).serve(listener, door, stopping.clone())));
+            outlets.push(Arc::new(Guestbook(Arc::clone(&endpoint))));
+            edge.endpoint = Some(endpoint);
+        }
+        if let Some(outside) = &config.broker {
+            let (client, kicked) = Client::new(outside.clone(), Arc::clone(&desk), Random::system())?;
+            drop(kicked);
+            edge.tasks.push(tokio::spawn(Arc::clone(&client).run(stopping.clone())));
+            outlets.push(Arc::clone(&client) as Arc<dyn Outlet>);
+            edge.client = Some(client);
+        }
+        if !outlets.is_empty() {
+            edge.tasks.push(tokio::spawn(follow(desk, outlets, stopping.clone())));
+        }
+        Ok(edge)
+    }
+
+    /// Waits until all has ended, after `stopping` turned true.
+    pub async fn ended(self) {
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// Address of our own endpoint, as devices are told it.
+pub fn url(address: SocketAddr, is_tls: bool) -> String {
+    format!("{}://{address}", if is_tls { "mqtts" } else { "mqtt" })
+}

@@ -89,6 +89,13 @@ pub fn comparison_code(
 impl SimulatedDevice {
     /// Asks to be paired (steps 1 and 2).
     pub async fn request_pairing(&mut self) -> Result<PairingShown, SimulatorError> {
+        let (request, nonce) = self.pairing_request()?;
+        let answer = self.post_jwt("/pairing", &request).await?;
+        self.requested(&nonce, &granted(answer)?)
+    }
+
+    /// The message of step 1, whatever carries it, and the nonce that it commits to.
+    pub fn pairing_request(&self) -> Result<(String, [u8; 32]), SimulatorError> {
         let device_nonce = host::random::<32>()?;
         let commitment = commitment(&device_nonce, self.key.thumbprint());
         let mut claims = json!({
@@ -108,8 +115,12 @@ impl SimulatedDevice {
                 claims[name] = json!(value);
             }
         }
-        let request = self.key.sign_raw(&self.key.header("pairing-request+jwt"), &claims)?;
-        let answer = self.post_jwt("/pairing", &request).await?;
+        Ok((self.key.sign_raw(&self.key.header("pairing-request+jwt"), &claims)?, device_nonce))
+    }
+
+    /// Takes the broker's answer of step 2 to the request with this nonce.
+    pub fn requested(&mut self, device_nonce: &[u8; 32], answer: &str) -> Result<PairingShown, SimulatorError> {
+        let device_nonce = *device_nonce;
         let (jwt, broker_jkt) = self.authentic(answer)?;
         if jwt.text("status")? != "requested" {
             return Err(SimulatorError::Malformed("a first pairing answer whose status is not requested".to_owned()));
@@ -164,7 +175,14 @@ impl SimulatedDevice {
 
     /// Polls (steps 3 and 5). Revealing the nonce is part of every poll.
     pub async fn poll_pairing(&mut self) -> Result<PairingStatus, SimulatorError> {
-        let under_way = self.under_way()?.clone();
+        let (poll, jti) = self.pairing_poll()?;
+        let answer = self.post_jwt("/pairing/poll", &poll).await?;
+        self.polled(&jti, &granted(answer)?)
+    }
+
+    /// The message of steps 3 and 5, whatever carries it, and its `jti`.
+    pub fn pairing_poll(&self) -> Result<(String, String), SimulatorError> {
+        let under_way = self.under_way()?;
         let jti = host::new_jti()?;
         let mut claims = json!({
             "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": jti,
@@ -173,8 +191,12 @@ impl SimulatedDevice {
         if let Some(attestation) = &under_way.attestation {
             claims["attestation"] = json!(attestation);
         }
-        let poll = self.key.sign_raw(&self.key.header("pairing-poll+jwt"), &claims)?;
-        let answer = self.post_jwt("/pairing/poll", &poll).await?;
+        Ok((self.key.sign_raw(&self.key.header("pairing-poll+jwt"), &claims)?, jti))
+    }
+
+    /// Takes the broker's answer to the poll with this `jti`.
+    pub fn polled(&mut self, jti: &str, answer: &str) -> Result<PairingStatus, SimulatorError> {
+        let under_way = self.under_way()?.clone();
         let (jwt, broker_jkt) = self.authentic(answer)?;
         if broker_jkt != under_way.broker_jkt {
             return Err(SimulatorError::NotAuthentic("the broker's key changed during the pairing"));
@@ -210,13 +232,10 @@ impl SimulatedDevice {
     }
 
     /// Checks signature, type, issuer and audience; returns the claims and the thumbprint of the key that signed.
-    fn authentic(&self, answer: RawAnswer) -> Result<(CheckedJwt, [u8; 32]), SimulatorError> {
-        if answer.status != 200 {
-            return Err(answer.into_error());
-        }
-        let header = jose::peek(&answer.body)?.header;
+    fn authentic(&self, answer: &str) -> Result<(CheckedJwt, [u8; 32]), SimulatorError> {
+        let header = jose::peek(answer)?.header;
         let jwk = header.get("jwk").ok_or(SimulatorError::NotAuthentic("it carries no key"))?;
-        let jwt = jose::check(&answer.body, jwk)?;
+        let jwt = jose::check(answer, jwk)?;
         if header.get("typ").and_then(Value::as_str) != Some("pairing-response+jwt") {
             return Err(SimulatorError::NotAuthentic("it is signed for another purpose"));
         }
@@ -240,6 +259,10 @@ impl SimulatedDevice {
         let ca = jwt.claims.get("ca").and_then(Value::as_str).map(ToOwned::to_owned);
         Ok(Pins { issuer, jwks, ca })
     }
+}
+
+fn granted(answer: RawAnswer) -> Result<String, SimulatorError> {
+    if answer.status == 200 { Ok(answer.body) } else { Err(answer.into_error()) }
 }
 
 #[cfg(test)]

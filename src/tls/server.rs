@@ -79,6 +79,22 @@ impl TlsDoor {
         Ok(Self { is_mtls_only: true, ..Self::main(certificates, None)? })
     }
 
+    /// The listener for MQTT: clients may show a certificate. No protocol is negotiated; few of their libraries can.
+    ///
+    /// # Errors
+    /// As [`TlsDoor::main`].
+    pub fn mqtt(certificates: Arc<dyn ResolvesServerCert>) -> Result<Self, TlsError> {
+        let mut config = config(certificates, true)?;
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+        Ok(Self {
+            main: Arc::clone(&config),
+            mtls: config,
+            mtls_host: None,
+            is_mtls_only: true,
+            timeout: HANDSHAKE_TIMEOUT,
+        })
+    }
+
     /// The same with less patience, for tests.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {

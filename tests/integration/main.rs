@@ -25,6 +25,7 @@ mod import;
 mod labels;
 mod languages;
 mod listener;
+mod mqtt;
 mod mtls;
 mod openapi;
 mod operators;

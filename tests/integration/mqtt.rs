@@ -1,0 +1,372 @@
+//! Pairing, events and connections over the broker's own MQTT endpoint (docs/mqtt.md).
+
+use std::time::Duration;
+
+use pairgate::broker::Caller;
+use pairgate::broker::pairing::Confirm;
+use pairgate::model::operator::Role;
+use pairgate::simulator::mqtt::Heard;
+use pairgate::simulator::routine::DeviceEvent;
+use pairgate::simulator::{DeviceKey, MqttLogin, MqttRadio, PairingStatus, SimulatedDevice, TokenAnswer};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use serde_json::json;
+
+use crate::support::TestBroker;
+use crate::support::mqtt::{PREFIX, TestMqtt, in_step};
+
+const SOON: Duration = Duration::from_secs(5);
+/// Long enough to be sure that nothing comes.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// A broker with its endpoint, and a registered device that may be paired.
+async fn stage(id: &str) -> (TestBroker, TestMqtt, SimulatedDevice) {
+    let test = TestBroker::start().await;
+    let mqtt = TestMqtt::embedded(&test).await;
+    test.register(id, "printer").await;
+    test.open_window(id).await;
+    let device = in_step(test.stranger(id), &test);
+    (test, mqtt, device)
+}
+
+/// The same, paired, with its connection.
+async fn paired_stage(id: &str) -> (TestBroker, TestMqtt, SimulatedDevice, MqttRadio) {
+    let test = TestBroker::start().await;
+    let mqtt = TestMqtt::embedded(&test).await;
+    let device = in_step(test.paired(id, "printer").await, &test);
+    let radio = mqtt.radio(&device, true).await;
+    (test, mqtt, device, radio)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_paired_by_number_with_two_messages_and_told_at_once() {
+    let (test, mqtt, mut device) = stage("tv-1").await;
+    let mut radio = mqtt.radio(&device, false).await;
+    let (show, mut shown) = tokio::sync::mpsc::unbounded_channel();
+    let pairing = tokio::spawn(async move {
+        let pins = radio.pair(&mut device, |event| drop(show.send(event))).await;
+        (pins, device, radio)
+    });
+    let Some(DeviceEvent::PairingShown(pairing_shown, digits)) = shown.recv().await else { panic!("nothing shown") };
+    test.broker
+        .confirm_pairing(&Caller::command_line(), &pairing_shown.pairing_id, &Confirm::Number(&digits))
+        .await
+        .unwrap();
+    let (pins, device, radio) = tokio::time::timeout(SOON, pairing).await.unwrap().unwrap();
+    assert_eq!(pins.unwrap().issuer, test.issuer);
+    assert_eq!((radio.sent, radio.got), (2, 3), "request and poll; their answers and 'paired'");
+    // From now on it connects as itself.
+    mqtt.radio(&device, true).await;
+    assert_eq!(test.count("pairing.confirmed").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_needs_no_pending_poll() {
+    let (test, _mqtt, mut device, mut radio) = paired_stage("printer-1").await;
+    let approver = test.operator("dana", Role::Approver).await;
+    let code = device.request_code(None, None).await.unwrap();
+    let page = approver.claim(&code.verification_uri_complete).await.unwrap();
+    let told = radio.told(&device, SOON).await.unwrap();
+    assert_eq!(told.event, "confirmation_number");
+    approver.approve(&page, &told.number.unwrap()).await.unwrap();
+    let told = radio.told(&device, SOON).await.unwrap();
+    assert_eq!((told.event.as_str(), told.number), ("poll_now", None));
+    assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Tokens(_)), "its first poll is its last");
+    assert_eq!((radio.sent, radio.got), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_device_is_told_so_and_asks_once() {
+    let (test, _mqtt, mut device, mut radio) = paired_stage("printer-1").await;
+    let approver = test.operator("dana", Role::Approver).await;
+    let code = device.request_code(None, None).await.unwrap();
+    let page = approver.claim(&code.verification_uri_complete).await.unwrap();
+    radio.told(&device, SOON).await.unwrap();
+    approver.deny(&page).await.unwrap();
+    assert_eq!(radio.told(&device, SOON).await.unwrap().event, "denied");
+    assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Denied));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_lost_or_doubled_harm_nobody_a_058() {
+    let (test, mqtt, mut device, mut radio) = paired_stage("printer-1").await;
+    let approver = test.operator("dana", Role::Approver).await;
+    // Doubled: the second one is no event.
+    let code = device.request_code(None, None).await.unwrap();
+    let page = approver.claim(&code.verification_uri_complete).await.unwrap();
+    let event = radio.message("event", SOON).await.unwrap();
+    let told = radio.authentic(&device, &event).unwrap();
+    assert_eq!(radio.authentic(&device, &event), None);
+    // Late: no event either.
+    let mut other = mqtt.radio(&in_step(test.paired("printer-2", "printer").await, &test), true).await;
+    device.clock_offset_s += 61;
+    assert_eq!(other.authentic(&device, &event), None);
+    device.clock_offset_s -= 61;
+    // Lost: the connection is gone while the approver decides. A plain poll tells the same.
+    drop(radio);
+    approver.approve(&page, &told.number.unwrap()).await.unwrap();
+    test.advance(60);
+    assert!(matches!(device.poll_token(None).await.unwrap(), TokenAnswer::Tokens(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_for_one_device_and_by_the_pinned_key_a_057() {
+    let (test, mqtt, mut device, mut radio) = paired_stage("printer-1").await;
+    let other = in_step(test.paired("printer-2", "printer").await, &test);
+    let mut others_radio = mqtt.radio(&other, true).await;
+    let approver = test.operator("dana", Role::Approver).await;
+    let code = device.request_code(None, None).await.unwrap();
+    approver.claim(&code.verification_uri_complete).await.unwrap();
+    let event = radio.message("event", SOON).await.unwrap();
+    assert!(others_radio.message("event", SILENCE).await.is_none(), "nobody else got it");
+    assert_eq!(others_radio.authentic(&other, &event), None, "and to another it says nothing");
+    // One that somebody else signs, with the key in its header.
+    let forger = DeviceKey::generate_es256().unwrap();
+    let now = device.now_s();
+    let claims = json!({"iss": test.issuer, "aud": device.id, "iat": now, "exp": now + 60, "jti": "0123456789abcdef", "event": "identify"});
+    let forged = forger.sign_raw(&forger.header("device-event+jwt"), &claims).unwrap();
+    assert_eq!(radio.authentic(&device, &forged), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_device_is_told_and_its_connection_ends_a_096() {
+    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    test.broker.suspend_device(&Caller::command_line(), "printer-1").await.unwrap();
+    assert_eq!(radio.told(&device, SOON).await.unwrap().event, "suspended");
+    assert!(matches!(radio.hear(SOON).await, Some(Heard::Lost(_))));
+    let again = MqttRadio::open(&device, &mqtt.door(), PREFIX, &MqttLogin::Password { is_paired: true }).await;
+    assert!(again.is_err(), "and it does not get in again");
+    test.broker.resume_device(&Caller::command_line(), "printer-1").await.unwrap();
+    mqtt.radio(&device, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_looked_for_hears_it_paired_or_not() {
+    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    test.broker.identify_device(&Caller::command_line(), "printer-1").await.unwrap();
+    assert_eq!(radio.told(&device, SOON).await.unwrap().event, "identify");
+    // One that is being paired gets its last poll answered once more.
+    test.register("printer-2", "printer").await;
+    test.open_window("printer-2").await;
+    let mut new = in_step(test.stranger("printer-2"), &test);
+    let mut radio = mqtt.radio(&new, false).await;
+    let (request, nonce) = new.pairing_request().unwrap();
+    radio.send("pairing/request", request).await.unwrap();
+    new.requested(&nonce, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    let (poll, jti) = new.pairing_poll().unwrap();
+    radio.send("pairing/request", poll).await.unwrap();
+    new.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    assert!(!new.identify);
+    test.broker.identify_device(&Caller::command_line(), "printer-2").await.unwrap();
+    new.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    assert!(new.identify);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pairing_goes_on_over_a_restart() {
+    let (test, mqtt, mut device) = stage("tv-1").await;
+    let mut radio = mqtt.radio(&device, false).await;
+    let (request, nonce) = device.pairing_request().unwrap();
+    radio.send("pairing/request", request).await.unwrap();
+    let shown = device.requested(&nonce, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    mqtt.stop().await;
+    let test = test.restart().await;
+    let mqtt = TestMqtt::embedded(&test).await;
+    let mut radio = mqtt.radio(&device, false).await;
+    let (poll, jti) = device.pairing_poll().unwrap();
+    radio.send("pairing/request", poll).await.unwrap();
+    let status = device.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    let PairingStatus::Pending { digits, .. } = status else { panic!("{status:?}") };
+    let confirm = Confirm::Number(&digits);
+    test.broker.confirm_pairing(&Caller::command_line(), &shown.pairing_id, &confirm).await.unwrap();
+    let status = device.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    assert!(matches!(status, PairingStatus::Paired(_)));
+}
+
+/// How the endpoint answers a CONNECT.
+async fn answer_to(mqtt: &TestMqtt, client_id: &str, login: Option<(&str, &str)>) -> Result<(), String> {
+    answer_to_options(mqtt, client_id, login, |_| ()).await
+}
+
+async fn answer_to_options(
+    mqtt: &TestMqtt,
+    client_id: &str,
+    login: Option<(&str, &str)>,
+    change: impl FnOnce(&mut MqttOptions),
+) -> Result<(), String> {
+    let mut options = MqttOptions::new(client_id, "127.0.0.1", mqtt.port);
+    if let Some((name, password)) = login {
+        options.set_credentials(name, password);
+    }
+    change(&mut options);
+    let (_client, mut events) = AsyncClient::new(options, 8);
+    match tokio::time::timeout(SOON, events.poll()).await.expect("an answer in time") {
+        Ok(Event::Incoming(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => Ok(()),
+        Err(ConnectionError::ConnectionRefused(code)) => Err(format!("{code:?}")),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_ids_that_are_not_the_devices_own_are_refused_a_056_d_14() {
+    let (_test, mqtt, device, _radio) = paired_stage("printer-1").await;
+    let own = device.mqtt_client_id(false);
+    for client_id in
+        ["#", "+", "a/b", "", "printer-1/x", "printer-1\u{0}", "PRINTER-1", "printer-2", "printer-1.", "printer-1.#"]
+            .into_iter()
+            .chain([own.replace("printer-1", "printer-2").as_str(), &"x".repeat(300)])
+    {
+        let login = device.mqtt_password().unwrap();
+        let answer = answer_to(&mqtt, client_id, Some(("printer-1", &login))).await;
+        assert!(answer.is_err(), "{client_id:?} was let in");
+    }
+    for name in ["#", "+", "a/b", "printer-2", "operator:printer-1", ""] {
+        let login = device.mqtt_password().unwrap();
+        assert!(answer_to(&mqtt, "printer-1", Some((name, &login))).await.is_err(), "{name:?} was let in");
+    }
+    assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", &device.mqtt_password().unwrap()))).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_takes_a_devices_place_without_its_key_a_059() {
+    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    let refused = Err("NotAuthorized".to_owned());
+    let thief = in_step(test.stranger("printer-1"), &test);
+    assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", &thief.mqtt_password().unwrap()))).await, refused);
+    assert_eq!(answer_to(&mqtt, "printer-1", None).await, refused, "anonymous");
+    assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", "secret"))).await, refused, "a password that is none");
+    assert_eq!(test.count("key.mismatch").await, 1);
+    // As something that is to be paired it may connect, and pushes nobody out.
+    assert_eq!(
+        answer_to(&mqtt, &thief.mqtt_client_id(false), Some(("printer-1", &thief.mqtt_password().unwrap()))).await,
+        Ok(())
+    );
+    test.broker.identify_device(&Caller::command_line(), "printer-1").await.unwrap();
+    assert_eq!(radio.told(&device, SOON).await.unwrap().event, "identify", "the device is still connected");
+    // A copy of the key can take the place; that shows.
+    assert_eq!(test.count("mqtt.flapping").await, 0);
+    for _ in 0..6 {
+        assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", &device.mqtt_password().unwrap()))).await, Ok(()));
+    }
+    let shown = async {
+        while test.count("mqtt.flapping").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, shown).await.expect("an alert");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_counts_once_and_a_will_or_a_retained_message_is_refused_a_058() {
+    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    let password = device.mqtt_password().unwrap();
+    assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", &password))).await, Ok(()));
+    assert!(answer_to(&mqtt, "printer-1", Some(("printer-1", &password))).await.is_err(), "a replay");
+    let password = device.mqtt_password().unwrap();
+    let will = answer_to_options(&mqtt, "printer-1", Some(("printer-1", &password)), |options| {
+        let topic = format!("{PREFIX}/v1/printer-1/pairing/request");
+        let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+        options.set_last_will(rumqttc::v5::mqttbytes::v5::LastWill::new(topic, "x", qos, true, None));
+    });
+    assert!(will.await.is_err());
+    let before = test.count("mqtt.refused").await;
+    let (poll, _) = {
+        let mut new = in_step(test.stranger("printer-1"), &test);
+        test.open_window("printer-1").await;
+        new.request_pairing().await.unwrap();
+        new.pairing_poll().unwrap()
+    };
+    radio.send_to(&format!("{PREFIX}/v1/printer-1/pairing/request"), poll, true).await.unwrap();
+    assert!(radio.message("pairing/response", SILENCE).await.is_none());
+    assert_eq!(test.count("mqtt.refused").await, before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_others_are_neither_written_nor_read_a_057() {
+    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    let victim = in_step(test.paired("printer-2", "printer").await, &test);
+    let mut victims_radio = mqtt.radio(&victim, true).await;
+    for filter in [
+        "#",
+        "+/v1/printer-2/event",
+        "pairgate/v1/printer-2/event",
+        "pairgate/v1/+/event",
+        "$share/x/pairgate/v1/printer-2/event",
+    ] {
+        radio.subscribe(filter).await.unwrap();
+    }
+    for topic in
+        ["printer-2/pairing/request", "printer-2/event", "printer-2/pairing/response", "operations/commands", "x"]
+    {
+        radio.send_to(&format!("{PREFIX}/v1/{topic}"), "planted".into(), false).await.unwrap();
+    }
+    test.broker.identify_device(&Caller::command_line(), "printer-2").await.unwrap();
+    assert_eq!(victims_radio.told(&victim, SOON).await.unwrap().event, "identify");
+    assert!(radio.message("event", SILENCE).await.is_none());
+    assert_eq!(victims_radio.got, 1, "nothing that was planted arrived");
+    assert_eq!(test.count("mqtt.refused").await, 5);
+    // Its own message on the topic of another would be answered there.
+    let mut squatter = in_step(test.stranger("printer-3"), &test);
+    test.register("printer-3", "printer").await;
+    test.open_window("printer-3").await;
+    let mut radio = mqtt.radio(&device, true).await;
+    let (request, _) = squatter.pairing_request().unwrap();
+    radio.send("pairing/request", request).await.unwrap();
+    let answer = radio.message("pairing/response", SOON).await.unwrap();
+    assert!(answer.contains("pairing_refused"), "{answer}");
+    squatter.request_pairing().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_learn_nothing_of_which_devices_there_are_a_033() {
+    let (test, mqtt, _device) = stage("tv-1").await;
+    let mut answers = Vec::new();
+    for id in ["tv-1", "tv-2", "unknown-9"] {
+        // tv-1 is registered, with its window closed from now on; tv-2 has none, unknown-9 is not there.
+        if id == "tv-2" {
+            test.register(id, "tv").await;
+        }
+        if id == "tv-1" {
+            test.advance(16 * 60);
+        }
+        let stranger = in_step(test.stranger(id), &test);
+        let mut radio = mqtt.radio(&stranger, false).await;
+        let (request, _) = stranger.pairing_request().unwrap();
+        radio.send("pairing/request", request).await.unwrap();
+        answers.push(radio.message("pairing/response", SOON).await.unwrap());
+    }
+    assert!(answers[0].contains("pairing_refused"), "{answers:?}");
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_3_1_1_pairs_as_well() {
+    let (test, mqtt, mut device) = stage("tv-1").await;
+    let mut options = rumqttc::MqttOptions::new(device.mqtt_client_id(false), "127.0.0.1", mqtt.port);
+    options.set_credentials("tv-1", device.mqtt_password().unwrap());
+    let (client, mut events) = rumqttc::AsyncClient::new(options, 8);
+    let (hear, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let polling = tokio::spawn(async move {
+        while let Ok(event) = events.poll().await {
+            if let rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) = event {
+                let _ = hear.send(String::from_utf8(publish.payload.to_vec()).unwrap());
+            }
+        }
+    });
+    let own = |rest: &str| format!("{PREFIX}/v1/tv-1/pairing/{rest}");
+    client.subscribe(own("response"), rumqttc::QoS::AtLeastOnce).await.unwrap();
+    let (request, nonce) = device.pairing_request().unwrap();
+    client.publish(own("request"), rumqttc::QoS::AtLeastOnce, false, request).await.unwrap();
+    let shown = device.requested(&nonce, &heard.recv().await.unwrap()).unwrap();
+    let (poll, jti) = device.pairing_poll().unwrap();
+    client.publish(own("request"), rumqttc::QoS::AtMostOnce, false, poll).await.unwrap();
+    let PairingStatus::Pending { digits, .. } = device.polled(&jti, &heard.recv().await.unwrap()).unwrap() else {
+        panic!()
+    };
+    let confirm = Confirm::Number(&digits);
+    test.broker.confirm_pairing(&Caller::command_line(), &shown.pairing_id, &confirm).await.unwrap();
+    assert!(matches!(device.polled(&jti, &heard.recv().await.unwrap()).unwrap(), PairingStatus::Paired(_)));
+    // A message that is not allowed can't be refused in words: the connection ends.
+    client.publish("x", rumqttc::QoS::AtLeastOnce, false, "y").await.unwrap();
+    tokio::time::timeout(SOON, polling).await.expect("the end").unwrap();
+}
