@@ -12,13 +12,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::broker::Caller;
-use crate::config::Config;
+use crate::config::mqtt::place;
+use crate::config::{Config, Mqtt};
 use crate::model::operator::Role;
 use crate::simulator::routine::{self, DeviceEvent};
 use crate::simulator::screen::grouped;
 use crate::simulator::story::{Ending, Story};
 use crate::simulator::{
-    DeviceForm, DeviceKey, PageOperator, SimulatedDevice, SimulatorError, TokenAnswer, Tokens, Wire,
+    DeviceForm, DeviceKey, MqttDoor, MqttLogin, MqttRadio, PageOperator, SimulatedDevice, SimulatorError, TokenAnswer,
+    Tokens, Wire,
 };
 
 const PRINTER: &str = "lobby-printer-01";
@@ -32,6 +34,9 @@ pub struct DemoArgs {
     /// Do the operator's part too; otherwise you do it in the browser
     #[arg(long)]
     auto: bool,
+    /// The printer is paired and told over MQTT, at an endpoint of the broker's own
+    #[arg(long)]
+    mqtt: bool,
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
@@ -80,10 +85,18 @@ impl Stage {
             }
         };
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], args.port));
-        let config = Config { data: data.clone(), listen, ..Config::default() };
+        let mqtt_listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let mqtt = args.mqtt.then(|| Mqtt { listen: Some(mqtt_listen), ..Mqtt::default() });
+        let config = Config { data: data.clone(), listen, mqtt, ..Config::default() };
         let running = crate::cli::serve::start(config, false).await?;
         let issuer = running.issuer().as_str().trim_end_matches('/').to_owned();
         Ok(Self { running, issuer, data, is_kept: folder.is_none(), _folder: folder })
+    }
+
+    /// Where the printer connects over MQTT, if it does.
+    fn mqtt_door(&self) -> Option<MqttDoor> {
+        let (host, port, _) = place(self.running.mqtt_url()?).ok()?;
+        Some(MqttDoor::Plain(host, port))
     }
 
     /// A sign-in link for an operator of this name, who is added first if need be.
@@ -119,12 +132,18 @@ async fn tell(cast: &Cast, story: &mut Story) -> anyhow::Result<Ending> {
     let issuer = &cast.stage.issuer;
     let kept = if cast.stage.is_kept { cast.stage.data.display().to_string() } else { "a temporary directory".into() };
     story.line("broker", &format!("listens on {issuer} and keeps its data in {kept}"));
+    if let Some(url) = cast.stage.running.mqtt_url() {
+        story.line(
+            "broker",
+            &format!("takes devices over MQTT at {url}; the bytes are believed only where they are signed"),
+        );
+    }
 
     let facilities = register(cast, story).await?;
     let mut printer = ask_to_be_paired(cast, story).await?;
     confirm_pairing(cast, story, &facilities, &mut printer).await?;
     let printer = printer.device().await?;
-    let mut printer = ask_for_code(story, printer).await?;
+    let mut printer = ask_for_code(cast, story, printer).await?;
     let tokens = approve(cast, story, &facilities, &mut printer).await?;
     let mut printer = printer.device().await?;
     use_tokens(story, &mut printer, &tokens).await?;
@@ -174,8 +193,16 @@ async fn ask_to_be_paired(cast: &Cast, story: &mut Story) -> anyhow::Result<Acto
     printer.model = "M480f".to_owned();
     printer.firmware = "simulated".to_owned();
     story.line("printer", "sends its serial number and a commitment, signed with that key");
+    let door = cast.stage.mqtt_door();
+    if door.is_some() {
+        story.line("printer", "sends them over MQTT, on the one topic where it may");
+    }
     Ok(Actor::start(printer, |mut device, show| async move {
-        routine::pair(&mut device, |event| drop(show.send(event))).await?;
+        let tell = |event| drop(show.send(event));
+        match door {
+            Some(door) => drop(radio(&device, &door, false).await?.pair(&mut device, tell).await?),
+            None => drop(routine::pair(&mut device, tell).await?),
+        }
         Ok(device)
     }))
 }
@@ -194,8 +221,13 @@ async fn confirm_pairing(
 
     story.step(4, "A technician confirms the key");
     if cast.is_auto {
-        facilities.pair_by_qr(&shown.uri_complete).await?;
-        story.line("technician", "scans the code; the page compares all 256 bits of the key by itself");
+        if cast.stage.mqtt_door().is_some() {
+            facilities.pair_by_number(&shown.pairing_id, &digits).await?;
+            story.line("technician", &format!("reads {} off the printer and types it", grouped(&digits)));
+        } else {
+            facilities.pair_by_qr(&shown.uri_complete).await?;
+            story.line("technician", "scans the code; the page compares all 256 bits of the key by itself");
+        }
     } else {
         let link = cast.stage.operator_link("you").await?;
         story.wait_for(&[
@@ -215,11 +247,19 @@ async fn confirm_pairing(
 }
 
 /// Step 5.
-async fn ask_for_code(story: &mut Story, printer: SimulatedDevice) -> anyhow::Result<Actor> {
+async fn ask_for_code(cast: &Cast, story: &mut Story, printer: SimulatedDevice) -> anyhow::Result<Actor> {
     story.step(5, "The printer asks for a code");
     story.line("printer", "asks with its own key; only therefore does a code exist at all");
+    let door = cast.stage.mqtt_door();
+    if door.is_some() {
+        story.line("printer", "connects to MQTT with its key, and will not poll until it is told to");
+    }
     let mut actor = Actor::start(printer, |mut device, show| async move {
-        routine::sign_in(&mut device, None, |event| drop(show.send(event))).await?;
+        let tell = |event| drop(show.send(event));
+        match door {
+            Some(door) => drop(radio(&device, &door, true).await?.sign_in(&mut device, None, tell).await?),
+            None => drop(routine::sign_in(&mut device, None, tell).await?),
+        }
         Ok(device)
     });
     let event = actor.next().await?;
@@ -332,6 +372,11 @@ async fn stolen_code(cast: &Cast, story: &mut Story, printer: &mut SimulatedDevi
         }
         other => bail!("the printer's own poll should be pending, and is {other:?}"),
     }
+}
+
+/// The printer's MQTT connection.
+async fn radio(device: &SimulatedDevice, door: &MqttDoor, is_paired: bool) -> Result<MqttRadio, SimulatorError> {
+    MqttRadio::open(device, door, &Mqtt::default().prefix, &MqttLogin::Password { is_paired }).await
 }
 
 /// A device that lives in its own task; the story only sees what it shows.

@@ -11,11 +11,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::config::mqtt::{OutsideBroker, place};
+use crate::mqtt::relay::Relay;
 use crate::simulator::flash::Flash;
 use crate::simulator::fleet::{self, FleetPlan, FleetSummary};
 use crate::simulator::routine::{self, DeviceEvent};
 use crate::simulator::screen::{self, Paint};
-use crate::simulator::{DeviceKey, SimulatedDevice, SimulatorError, Wire};
+use crate::simulator::{DeviceKey, MqttDoor, MqttLogin, MqttRadio, SimulatedDevice, SimulatorError, Wire};
 
 /// Simulate one device, or a fleet.
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,12 @@ pub struct SimulateArgs {
     /// Scope to ask for; without it the default of the device's kind
     #[arg(long, value_name = "S")]
     scope: Option<String>,
+    /// Be paired and told over MQTT at this address, such as mqtt://127.0.0.1:8883; TLS as with --ca
+    #[arg(long, value_name = "URL", conflicts_with = "fleet")]
+    mqtt: Option<String>,
+    /// What the broker's topics begin with
+    #[arg(long, value_name = "P", default_value = "pairgate", requires = "mqtt")]
+    mqtt_prefix: String,
     /// Run this many devices at once, with an operator who pairs and approves them
     #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     fleet: Option<u32>,
@@ -174,8 +182,11 @@ fn save(device: &SimulatedDevice, args: &SimulateArgs) -> Result<(), SimulatorEr
 async fn pair(device: &mut SimulatedDevice, args: &SimulateArgs, output: &Output<'_>) -> Result<(), SimulatorError> {
     output.say("It asks to be paired. An operator scans its code, or types its digits on the page Pair.\n");
     let mut shown = Ok(());
-    let paired =
-        routine::pair(device, |event| shown = std::mem::replace(&mut shown, Ok(())).and(output.show(&event))).await;
+    let tell = |event| shown = std::mem::replace(&mut shown, Ok(())).and(output.show(&event));
+    let paired = match Radio::of(args)? {
+        Some(radio) => radio.open(device, false).await?.pair(device, tell).await,
+        None => routine::pair(device, tell).await,
+    };
     if paired.as_ref().is_err_and(|error| error.oauth_error() == Some("pairing_refused")) {
         output.say(
             "The broker tells a device no reason. Operators find it on the page Alerts, or by `pairgate audit tail`.\n\
@@ -195,8 +206,33 @@ async fn sign_in(
     output.say("It asks for a code. An approver opens it and types the number that the device then shows.\n");
     let mut shown = Ok(());
     let tell = |event| shown = std::mem::replace(&mut shown, Ok(())).and(output.show(&event));
-    let tokens = routine::sign_in(device, args.scope.as_deref(), tell).await?;
+    let tokens = match Radio::of(args)? {
+        Some(radio) => radio.open(device, true).await?.sign_in(device, args.scope.as_deref(), tell).await?,
+        None => routine::sign_in(device, args.scope.as_deref(), tell).await?,
+    };
     shown.map(|()| tokens)
+}
+
+/// Where the device is heard over MQTT.
+struct Radio {
+    relay: Relay,
+    prefix: String,
+}
+
+impl Radio {
+    fn of(args: &SimulateArgs) -> Result<Option<Self>, SimulatorError> {
+        let Some(url) = &args.mqtt else { return Ok(None) };
+        let unreachable = |reason: String| SimulatorError::Unreachable { address: url.clone(), reason };
+        let (host, port, is_tls) = place(url).map_err(|error| unreachable(error.to_string()))?;
+        let relay = Relay::start(&OutsideBroker { ca: args.ca.clone(), ..OutsideBroker::at(host, port, is_tls) });
+        let relay = relay.map_err(|error| unreachable(error.to_string()))?;
+        Ok(Some(Self { relay, prefix: args.mqtt_prefix.clone() }))
+    }
+
+    async fn open(&self, device: &SimulatedDevice, is_paired: bool) -> Result<MqttRadio, SimulatorError> {
+        let (door, login) = (MqttDoor::Socket(self.relay.socket()), MqttLogin::Password { is_paired });
+        MqttRadio::open(device, &door, &self.prefix, &login).await
+    }
 }
 
 async fn run_fleet(args: &SimulateArgs, devices: usize, json: bool) -> anyhow::Result<ExitCode> {

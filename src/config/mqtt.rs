@@ -65,6 +65,24 @@ pub struct OutsideBroker {
     pub emqx: Option<Emqx>,
 }
 
+impl OutsideBroker {
+    /// A broker to which nothing is shown.
+    pub fn at(host: String, port: u16, is_tls: bool) -> Self {
+        Self {
+            host,
+            port,
+            is_tls,
+            ca: None,
+            certificate: None,
+            user_name: None,
+            password_file: None,
+            client_id: "pairgate".into(),
+            version: MqttVersion::default(),
+            emqx: None,
+        }
+    }
+}
+
 /// EMQX's REST API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emqx {
@@ -147,7 +165,11 @@ fn is_prefix(prefix: &str) -> bool {
     prefix.len() <= 64 && prefix.split('/').all(|level| !level.is_empty() && level.bytes().all(is_plain))
 }
 
-fn outside(text: &str, table: &MqttTable) -> Result<OutsideBroker, ConfigError> {
+/// Where a broker is: host, port, and whether by TLS.
+///
+/// # Errors
+/// [`ConfigError`] if it is no such address, or would be in clear from another machine.
+pub fn place(text: &str) -> Result<(String, u16, bool), ConfigError> {
     let refuse = |what: &str| Err(ConfigError(format!("mqtt.url = '{text}' {what}")));
     let Ok(url) = Url::parse(text) else { return refuse("is no URL") };
     let is_plain = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
@@ -164,6 +186,11 @@ fn outside(text: &str, table: &MqttTable) -> Result<OutsideBroker, ConfigError> 
     if !is_tls && !is_this_machine(&host) {
         return refuse("would send passwords and numbers in clear; use mqtts:// (mqtt:// only on this machine)");
     }
+    Ok((host, url.port().unwrap_or(default_port), is_tls))
+}
+
+fn outside(text: &str, table: &MqttTable) -> Result<OutsideBroker, ConfigError> {
+    let (host, port, is_tls) = place(text)?;
     let certificate = match (&table.certificate, &table.key) {
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
         (None, None) => None,
@@ -188,7 +215,7 @@ fn outside(text: &str, table: &MqttTable) -> Result<OutsideBroker, ConfigError> 
     }
     Ok(OutsideBroker {
         host,
-        port: url.port().unwrap_or(default_port),
+        port,
         is_tls,
         ca: table.ca.clone(),
         certificate,

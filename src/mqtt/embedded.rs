@@ -240,6 +240,16 @@ impl Embedded {
         Session::new(stream, self, visitor).serve(stranger).await;
     }
 
+    /// Serves one connection that somebody else has accepted, to its end.
+    pub async fn attend<S>(self: Arc<Self>, stream: S, visitor: Visitor)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.lock().strangers.take(visitor.peer.ip(), (usize::MAX, usize::MAX));
+        let stranger = StrangersPlace(Arc::clone(&self), visitor.peer.ip());
+        self.converse(stream, visitor, stranger).await;
+    }
+
     /// Takes a place for whoever is known now; in place of a former connection of the same client, which can only have had the same key. `None` if there is none.
     pub fn enter(
         self: &Arc<Self>,

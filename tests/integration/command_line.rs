@@ -102,6 +102,17 @@ fn the_demo_tells_the_whole_story_and_ends_well() {
 }
 
 #[test]
+fn the_demo_over_mqtt_needs_nothing_installed_and_tells_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = done(&run(folder.path(), &["demo", "--auto", "--mqtt"]));
+    for part in
+        ["takes devices over MQTT at mqtt://127.0.0.1:", "reads ", "will not poll", "All ten steps happened as told."]
+    {
+        assert!(story.contains(part), "the story lacks '{part}':\n{story}");
+    }
+}
+
+#[test]
 fn a_device_s_life_by_commands() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();

@@ -9,6 +9,7 @@ mod api;
 mod approval;
 mod approvers;
 mod architecture;
+mod asyncapi;
 mod attestation;
 mod browser;
 mod bulk;

@@ -188,6 +188,16 @@ async fn answer_to(mqtt: &TestMqtt, client_id: &str, login: Option<(&str, &str)>
     answer_to_options(mqtt, client_id, login, |_| ()).await
 }
 
+/// A connection that stays.
+async fn connected(mqtt: &TestMqtt, name: &str, password: &str) -> (AsyncClient, rumqttc::v5::EventLoop) {
+    let mut options = MqttOptions::new(name, "127.0.0.1", mqtt.port);
+    options.set_credentials(name, password);
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let answer = tokio::time::timeout(SOON, events.poll()).await.expect("an answer in time").unwrap();
+    assert!(matches!(answer, Event::Incoming(Packet::ConnAck(_))), "{answer:?}");
+    (client, events)
+}
+
 async fn answer_to_options(
     mqtt: &TestMqtt,
     client_id: &str,
