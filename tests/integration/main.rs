@@ -27,6 +27,7 @@ mod languages;
 mod listener;
 mod mtls;
 mod openapi;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pages;

@@ -22,6 +22,7 @@ mod bulk;
 mod devices;
 mod field;
 mod grants;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pairings;
