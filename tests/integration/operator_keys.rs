@@ -570,7 +570,6 @@ async fn keys_on_ones_own_page_and_on_that_of_administrators() {
     assert_eq!(dana.post("/operators/emil", &add).await.status, 422, "an administrator adds none");
     let remove = [("action", "remove_key"), ("key", &key.jkt())];
     assert!(said(&dana.post("/account", &remove).await).contains("none of this person's"), "not from one's own page");
-    assert_eq!(emil.post("/operators/emil", &remove).await.status, 422, "who administers nothing has the other page");
     test.advance(301);
     assert!(emil.post("/account", &remove).await.header("location").unwrap().starts_with("/sign-in/again"));
     let dana = test.another_session("dana").await;
