@@ -30,8 +30,8 @@ struct AccountPage {
     script: &'static str,
     passkeys: Vec<PasskeyRow>,
     keys: Vec<KeyRow>,
-    /// What was typed of a key that was refused.
-    typed: TypedKey,
+    /// The name that was typed for a key that was refused. The key itself does not come back: it may be a private one.
+    typed: String,
     sessions: Vec<SessionRow>,
     roles: Vec<String>,
     errors: Vec<String>,
@@ -72,12 +72,6 @@ impl KeyRow {
     }
 }
 
-#[derive(Default)]
-struct TypedKey {
-    name: String,
-    key: String,
-}
-
 struct SessionRow {
     handle: String,
     browser: String,
@@ -90,23 +84,23 @@ struct SessionRow {
 
 /// `GET /account`.
 pub async fn show(State(edge): State<Edge>, signed_in: SignedIn) -> Response {
-    render(&edge, &signed_in, TypedKey::default(), Vec::new()).await
+    render(&edge, &signed_in, String::new(), Vec::new()).await
 }
 
 /// `POST /account`.
 pub async fn act(State(edge): State<Edge>, form: PageForm) -> Response {
     let (broker, PageForm { signed_in, .. }) = (edge.broker(), &form);
     let (session, peer) = (&signed_in.session, signed_in.peer);
-    let mut typed = TypedKey::default();
+    let mut typed = String::new();
     let done = match form.field("action").as_str() {
         "remove_passkey" => {
             let credential = from_b64u(&form.field("passkey")).unwrap_or_default();
             broker.remove_passkey(session, peer, &credential).await
         }
         "add_key" => {
-            typed = TypedKey { name: form.field("key_name"), key: form.field("public_key") };
+            typed = form.field("key_name");
             let (caller, own) = (signed_in.caller(), &session.operator.name);
-            broker.add_operator_key(&caller, own, &typed.name, &typed.key).await.map(drop)
+            broker.add_operator_key(&caller, own, &typed, &form.field("public_key")).await.map(drop)
         }
         "remove_key" => {
             broker.revoke_operator_key(&signed_in.caller(), &session.operator.name, &form.field("key")).await
@@ -125,7 +119,7 @@ pub async fn act(State(edge): State<Edge>, form: PageForm) -> Response {
     }
 }
 
-async fn render(edge: &Edge, signed_in: &SignedIn, typed: TypedKey, errors: Vec<String>) -> Response {
+async fn render(edge: &Edge, signed_in: &SignedIn, typed: String, errors: Vec<String>) -> Response {
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     match account(edge, signed_in, typed, errors).await {
         Ok(account) => page(status, &account),
@@ -136,7 +130,7 @@ async fn render(edge: &Edge, signed_in: &SignedIn, typed: TypedKey, errors: Vec<
 async fn account(
     edge: &Edge,
     signed_in: &SignedIn,
-    typed: TypedKey,
+    typed: String,
     errors: Vec<String>,
 ) -> Result<AccountPage, UseCaseError> {
     let (broker, now, session) = (edge.broker(), edge.broker().now(), &signed_in.session);

@@ -560,7 +560,10 @@ async fn keys_on_ones_own_page_and_on_that_of_administrators() {
     let again = emil.post("/account", &add).await;
     assert_eq!(again.status, 422);
     assert!(said(&again).contains("is or was registered already"), "{}", said(&again));
-    assert!(again.body.contains("&#34;crv&#34;") && again.body.contains("value=\"console\""), "what was typed stays");
+    assert!(
+        again.body.contains("value=\"console\"") && !again.body.contains("crv"),
+        "the name stays, no key comes back"
+    );
     let private = [("action", "add_key"), ("key_name", "x"), ("public_key", "-----BEGIN PRIVATE KEY-----")];
     assert!(said(&emil.post("/account", &private).await).contains("This is a private key"));
 
@@ -600,7 +603,6 @@ async fn keys_by_clicking(look: Look) {
         browser.click("button[value=add_key]").await;
         browser.see("[role=alert]").await;
         browser.inspect("account-key-refused", &["status of 422"]).await;
-        browser.run("document.getElementById('public-key').value = ''").await;
         browser.type_into("#public-key", &key.jwk().to_string()).await;
         browser.click("button[value=add_key]").await;
         browser.see("button[value=remove_key]").await;
