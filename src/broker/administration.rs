@@ -63,7 +63,8 @@ impl Broker {
         Err(UseCaseError::NotFound(format!("there is no operator '{}', or it is not disabled", one_line(name))))
     }
 
-    /// Removes all passkeys of a person who has lost them, and ends its sessions: whoever has them now is out. How many passkeys there were.
+    /// Removes all passkeys of a person who has lost them, and ends its sessions and its keys for commands: whoever has them now is out. How many passkeys
+    /// there were.
     ///
     /// # Errors
     /// If the caller may not, or there is no such person.

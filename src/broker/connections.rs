@@ -278,14 +278,3 @@ impl Broker {
         Err(ConnectError::Refused)
     }
 }
-
-impl Broker {
-    /// Stands in for the registered keys of operators.
-    async fn operator_by_key(&self, _: &Bytes32) -> Result<Option<crate::model::operator::Operator>, StoreError> {
-        Ok(None)
-    }
-    /// Stands in.
-    pub async fn operator_command(&self, _: &str, _: Option<IpAddr>) -> Option<String> {
-        None
-    }
-}

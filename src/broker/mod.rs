@@ -15,6 +15,7 @@
 //! | [`policy_set`], [`policy`] | what holds of kinds and resources, and how that is changed |
 //! | [`people`] | operators, sign-in links, sessions |
 //! | [`passkeys`] | add, use and remove passkeys |
+//! | [`operator_keys`] | keys that people sign commands with, and the commands |
 //! | [`setup`] | the first run, and the risk assessment that it writes |
 //! | [`administration`] | what administrators see of other people, and do to them |
 //! | [`sso`] | signing in at the organisation's identity provider |
@@ -60,6 +61,7 @@ pub mod device_authorization;
 pub mod events;
 pub mod field;
 pub mod import;
+pub mod operator_keys;
 pub mod pacing;
 pub mod pairing;
 pub mod passkeys;

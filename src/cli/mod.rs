@@ -20,6 +20,7 @@ mod doctor;
 mod field;
 mod keys;
 mod operator;
+mod operator_key;
 mod output;
 mod pairing;
 mod policy;
@@ -76,7 +77,7 @@ enum Command {
     /// Kinds, resources and sites as a file: export, import, history
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Add people, make sign-in links
+    /// Add people, make sign-in links, add their keys, sign commands
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
     /// Make, list and revoke tokens of programs that call the administration API
@@ -126,16 +127,20 @@ pub fn run() -> ExitCode {
 
 async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { config: file, data, json, server, token_file, ca, command } = arguments;
-    // These two play devices of their own; they administer nobody's broker.
+    let load = || -> anyhow::Result<Config> { Ok(Config::load(file.as_deref(), data.as_deref())?) };
     let command = match command {
+        // These two play devices of their own; they administer nobody's broker.
         Command::Demo(args) => return demo::run(args, data, json).await,
         Command::Simulate(args) => return simulate::run(args, ca, json).await,
+        // What these need is in the hands of who runs them, wherever the broker is.
+        Command::Operator(command) if command.is_of_this_machine() => {
+            return operator::run(command, &load()?, json).await;
+        }
         command => command,
     };
     if let Some(remote) = Remote::find(server.as_deref(), token_file.as_deref(), ca.as_deref())? {
         return remote::run(command, &remote, json).await;
     }
-    let load = || -> anyhow::Result<Config> { Ok(Config::load(file.as_deref(), data.as_deref())?) };
     match command {
         Command::Demo(args) => demo::run(args, data, json).await,
         Command::Simulate(args) => simulate::run(args, None, json).await,

@@ -1,4 +1,4 @@
-//! `pairgate operator …`.
+//! `pairgate operator …`; its keys and signed commands are in `operator_key.rs`.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::broker::Caller;
+use crate::cli::operator_key::{self, KeyCommand, SignCommand};
 use crate::cli::output;
 use crate::cli::serve::broker_beside;
 use crate::config::Config;
@@ -16,6 +17,26 @@ use crate::simulator::screen::{Paint, terminal_qr};
 /// Commands on operators.
 #[derive(Debug, clap::Subcommand)]
 pub enum OperatorCommand {
+    #[command(flatten)]
+    People(PeopleCommand),
+    /// Keys that people sign commands with: add, list, remove, make
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Sign a command, to be published on operations/commands; prints it and nothing else
+    #[command(subcommand)]
+    Sign(SignCommand),
+}
+
+impl OperatorCommand {
+    /// Does it need nothing of a broker?
+    pub const fn is_of_this_machine(&self) -> bool {
+        matches!(self, Self::Key(KeyCommand::New { .. }) | Self::Sign(_))
+    }
+}
+
+/// Commands on people.
+#[derive(Debug, clap::Subcommand)]
+pub enum PeopleCommand {
     /// Add a person
     Add {
         /// Name, as in the audit log
@@ -73,10 +94,18 @@ fn is_for_phones(url: &str) -> bool {
 
 /// Runs one.
 pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        OperatorCommand::People(command) => people(command, config, json).await,
+        OperatorCommand::Key(command) => operator_key::run(command, config, json).await,
+        OperatorCommand::Sign(command) => operator_key::sign(command, config, json),
+    }
+}
+
+async fn people(command: PeopleCommand, config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let broker = broker_beside(config).await?;
     let caller = Caller::command_line();
     match command {
-        OperatorCommand::Add { name, role } => {
+        PeopleCommand::Add { name, role } => {
             broker.add_operator(&caller, &name, role).await?;
             if json {
                 output::json(&json!({"name": name, "role": role}))?;
@@ -85,7 +114,7 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line(&format!("next: pairgate operator link {name}"))?;
             }
         }
-        OperatorCommand::Link { name } => {
+        PeopleCommand::Link { name } => {
             let url = broker.operator_link(&caller, &name).await?;
             if json {
                 output::json(&json!({"url": url}))?;
@@ -97,11 +126,11 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line("good once, for 10 minutes; whoever has it is this person, so hand it over in person")?;
             }
         }
-        OperatorCommand::List => {
+        PeopleCommand::List => {
             let people = broker.people(&caller).await?;
             list(&people.iter().map(OperatorShape::from).collect::<Vec<_>>(), json)?;
         }
-        OperatorCommand::Role { name, site, role: RoleOrNone(role) } => {
+        PeopleCommand::Role { name, site, role: RoleOrNone(role) } => {
             broker.set_role(&caller, &name, &site, role).await?;
             if json {
                 output::json(&json!({"name": name, "site": site, "role": role}))?;
@@ -110,7 +139,7 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line(&format!("{name} has now: {}", rights.words()))?;
             }
         }
-        OperatorCommand::Enable { name } => {
+        PeopleCommand::Enable { name } => {
             broker.enable_operator(&caller, &name).await?;
             if json {
                 output::json(&json!({"name": name, "disabled": false}))?;
@@ -118,7 +147,7 @@ pub async fn run(command: OperatorCommand, config: &Config, json: bool) -> anyho
                 output::line(&format!("{name} may sign in again"))?;
             }
         }
-        OperatorCommand::Disable { name } => {
+        PeopleCommand::Disable { name } => {
             broker.disable_operator(&caller, &name).await?;
             if json {
                 output::json(&json!({"name": name, "disabled": true}))

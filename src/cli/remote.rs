@@ -13,7 +13,7 @@ use crate::cli::Command;
 use crate::cli::api_client::Api;
 use crate::cli::audit::{self, AuditCommand, Log};
 use crate::cli::device::{self, DeviceCommand, HISTORY};
-use crate::cli::operator::{self, OperatorCommand};
+use crate::cli::operator::{self, OperatorCommand, PeopleCommand};
 use crate::cli::output;
 use crate::cli::pairing::{self, PairingCommand};
 use crate::cli::serve::broker_to_look_at;
@@ -40,7 +40,7 @@ pub async fn run(command: Command, remote: &Remote, json: bool) -> anyhow::Resul
         Command::Device(command) => devices(&api, command, json).await?,
         Command::Pairing(command) => pairings(&api, command, json).await?,
         Command::Site(command) => sites(&api, command, json).await?,
-        Command::Operator(OperatorCommand::List) => {
+        Command::Operator(OperatorCommand::People(PeopleCommand::List)) => {
             let people: Listed<OperatorShape> = api.get(&["operators"], &[]).await?;
             operator::list(&people.items, json)?;
         }

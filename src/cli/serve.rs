@@ -110,10 +110,14 @@ pub async fn broker_to_look_at(config: &Config) -> anyhow::Result<Broker> {
     open_broker(config, issuer_beside(config)?, config.client.url.clone(), true).await
 }
 
+/// What `serve` last served as on this data directory.
+pub fn served_issuer(config: &Config) -> Option<Url> {
+    std::fs::read_to_string(config.data.join(ISSUER_FILE)).ok().and_then(|text| Url::parse(&text).ok())
+}
+
 /// What `serve --listen` serves on may not be what is configured; the links that a command makes must lead there.
 fn issuer_beside(config: &Config) -> anyhow::Result<Url> {
-    let served = std::fs::read_to_string(config.data.join(ISSUER_FILE)).ok().and_then(|text| Url::parse(&text).ok());
-    match served.filter(|_| config.public_url.is_none()) {
+    match served_issuer(config).filter(|_| config.public_url.is_none()) {
         Some(served) => Ok(served),
         None => issuer(config, config.listen),
     }

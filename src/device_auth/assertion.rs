@@ -123,7 +123,8 @@ pub fn inspect<'a>(text: &'a str, issuer: &str, now: Timestamp) -> Result<Timely
     Ok(TimelyAssertion { jwt, exp })
 }
 
-fn seconds(time: f64) -> Option<i64> {
+/// A NumericDate in whole seconds (RFC 7519 section 2), if it is a time.
+pub fn seconds(time: f64) -> Option<i64> {
     // Up to the year 9999; beyond it the conversion would not be exact.
     #[allow(clippy::cast_possible_truncation)]
     (time.is_finite() && (0.0..253_402_300_800.0).contains(&time)).then_some(time as i64)

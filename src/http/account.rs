@@ -1,11 +1,13 @@
-//! `/account`: a person's own passkeys, sessions and roles. The ceremonies of passkeys are in [`super::passkeys`].
+//! `/account`: a person's own passkeys, keys for commands, sessions and roles. The ceremonies of passkeys are in [`super::passkeys`].
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
+use crate::broker::UseCaseError;
 use crate::broker::people::session_handle;
+use crate::clock::Timestamp;
 use crate::http::Edge;
 use crate::http::assets::ASSETS;
 use crate::http::extract::{PageForm, SignedIn};
@@ -13,9 +15,10 @@ use crate::http::lang::{filters, t, tf};
 use crate::http::present::{chrome, page, problems, refused_form, unavailable, when};
 use crate::http::sign_in::signed_out;
 use crate::http::views::{Chrome, When};
+use crate::model::device::PinnedKey;
 use crate::model::operator::{EVERYWHERE, Role, SignInMethod};
 use crate::secret::{b64u, from_b64u};
-use crate::store::StoreError;
+use crate::store::OperatorKey;
 
 #[derive(Template)]
 #[template(path = "account.html")]
@@ -26,6 +29,9 @@ struct AccountPage {
     /// Address of the script.
     script: &'static str,
     passkeys: Vec<PasskeyRow>,
+    keys: Vec<KeyRow>,
+    /// The name that was typed for a key that was refused. The key itself does not come back: it may be a private one.
+    typed: String,
     sessions: Vec<SessionRow>,
     roles: Vec<String>,
     errors: Vec<String>,
@@ -36,6 +42,34 @@ struct PasskeyRow {
     name: String,
     added: When,
     used: Option<When>,
+}
+
+/// A key for commands.
+#[derive(Debug)]
+pub struct KeyRow {
+    /// Its whole thumbprint.
+    pub id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// Its thumbprint, to compare by eye.
+    pub short: String,
+    /// When it was added.
+    pub added: When,
+    /// When it last signed something.
+    pub used: Option<When>,
+}
+
+impl KeyRow {
+    /// As both pages show it.
+    pub fn new(key: OperatorKey, now: Timestamp) -> Self {
+        Self {
+            id: b64u(&key.jkt),
+            name: key.name,
+            short: PinnedKey::short(&key.jkt),
+            added: when(key.added_at, now),
+            used: key.used_at.map(|used_at| when(used_at, now)),
+        }
+    }
 }
 
 struct SessionRow {
@@ -50,17 +84,26 @@ struct SessionRow {
 
 /// `GET /account`.
 pub async fn show(State(edge): State<Edge>, signed_in: SignedIn) -> Response {
-    render(&edge, &signed_in, Vec::new()).await
+    render(&edge, &signed_in, String::new(), Vec::new()).await
 }
 
 /// `POST /account`.
 pub async fn act(State(edge): State<Edge>, form: PageForm) -> Response {
     let (broker, PageForm { signed_in, .. }) = (edge.broker(), &form);
     let (session, peer) = (&signed_in.session, signed_in.peer);
+    let mut typed = String::new();
     let done = match form.field("action").as_str() {
         "remove_passkey" => {
             let credential = from_b64u(&form.field("passkey")).unwrap_or_default();
             broker.remove_passkey(session, peer, &credential).await
+        }
+        "add_key" => {
+            typed = form.field("key_name");
+            let (caller, own) = (signed_in.caller(), &session.operator.name);
+            broker.add_operator_key(&caller, own, &typed, &form.field("public_key")).await.map(drop)
+        }
+        "remove_key" => {
+            broker.revoke_operator_key(&signed_in.caller(), &session.operator.name, &form.field("key")).await
         }
         "end_session" => broker.end_session(session, &form.field("session"), peer).await,
         "sign_out_everywhere" => match broker.sign_out_everywhere(session, peer).await {
@@ -71,22 +114,28 @@ pub async fn act(State(edge): State<Edge>, form: PageForm) -> Response {
     };
     match done.map_err(problems) {
         Ok(()) => Redirect::to("/account").into_response(),
-        Err(Ok(errors)) => render(&edge, signed_in, errors).await,
+        Err(Ok(errors)) => render(&edge, signed_in, typed, errors).await,
         Err(Err(response)) => response,
     }
 }
 
-async fn render(edge: &Edge, signed_in: &SignedIn, errors: Vec<String>) -> Response {
+async fn render(edge: &Edge, signed_in: &SignedIn, typed: String, errors: Vec<String>) -> Response {
     let status = if errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    match account(edge, signed_in, errors).await {
+    match account(edge, signed_in, typed, errors).await {
         Ok(account) => page(status, &account),
         Err(error) => unavailable(&error),
     }
 }
 
-async fn account(edge: &Edge, signed_in: &SignedIn, errors: Vec<String>) -> Result<AccountPage, StoreError> {
+async fn account(
+    edge: &Edge,
+    signed_in: &SignedIn,
+    typed: String,
+    errors: Vec<String>,
+) -> Result<AccountPage, UseCaseError> {
     let (broker, now, session) = (edge.broker(), edge.broker().now(), &signed_in.session);
     let passkeys = broker.passkeys(session).await?;
+    let keys = broker.operator_keys(&signed_in.caller(), &session.operator.name).await?;
     let sessions = broker.sessions(session).await?;
     let sites = broker.sites(&signed_in.caller()).await?;
     let role = |(site, role): (&str, Role)| match sites.iter().find(|known| known.id == site) {
@@ -107,6 +156,8 @@ async fn account(edge: &Edge, signed_in: &SignedIn, errors: Vec<String>) -> Resu
                 used: passkey.used_at.map(|used_at| when(used_at, now)),
             })
             .collect(),
+        keys: keys.into_iter().map(|key| KeyRow::new(key, now)).collect(),
+        typed,
         sessions: sessions
             .into_iter()
             .map(|found| SessionRow {

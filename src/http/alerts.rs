@@ -178,6 +178,9 @@ fn advice(event: Event) -> String {
         Event::LinkRefused => {
             t("An old link was used. If the person did not do it, make no new one before you have asked.")
         }
+        Event::CommandRefused => t(
+            "If it is a person's console: its clock, its key, or a command that came twice. If nobody of yours sent it, see who may publish at your MQTT broker.",
+        ),
         Event::SigningKeyReplaced => {
             t("If nobody of yours did it, your server is in other hands: follow the runbook for a leaked key.")
         }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use crate::broker::{Caller, UseCaseError};
 use crate::http::Edge;
+use crate::http::account::KeyRow;
 use crate::http::extract::{PageForm, PagePath, SignedIn};
 use crate::http::lang::{filters, t, tf, tn};
 use crate::http::present::{chrome, message, page, problems, unavailable, when};
@@ -66,6 +67,10 @@ struct OperatorPage {
     added: When,
     sessions: String,
     passkeys: u64,
+    /// Keys for commands, for whoever may remove them.
+    keys: Vec<KeyRow>,
+    /// The address of this page.
+    page: String,
     given: Vec<GivenRole>,
     by_groups: Vec<String>,
     /// What people call the account at the organisation's provider.
@@ -248,6 +253,7 @@ async fn operator_page(
     let account = account(edge);
     let other_sites =
         administered.into_iter().filter(|choice| given.iter().all(|role| role.site != choice.value)).collect();
+    let keys = if may_all(&caller) { broker.operator_keys(&caller, name).await? } else { Vec::new() };
     Ok(OperatorPage {
         chrome: chrome(edge, &signed_in.session, &person.operator.name, "operators").await,
         is_self: caller.operator == Some(person.operator.id),
@@ -257,6 +263,8 @@ async fn operator_page(
         added: when(person.operator.added_at, now),
         sessions: tn(person.sessions, "{0} session", "{0} sessions"),
         passkeys: person.passkeys,
+        keys: keys.into_iter().map(|key| KeyRow::new(key, now)).collect(),
+        page: format!("/operators/{}", person.operator.name),
         given,
         by_groups: words(&person.by_groups, &sites),
         account,
@@ -283,6 +291,7 @@ pub async fn act(State(edge): State<Edge>, PagePath(name): PagePath<String>, for
         "disable" => broker.disable_operator(&caller, &name).await,
         "enable" => broker.enable_operator(&caller, &name).await,
         "remove_passkeys" => broker.remove_passkeys(&caller, &name).await.map(|_| ()),
+        "remove_key" => broker.revoke_operator_key(&caller, &name, &form.field("key")).await,
         "end_sessions" => broker.end_sessions(&caller, &name).await.map(|_| ()),
         _ => Err(UseCaseError::Refused(vec!["there is no such action; nothing was changed".into()])),
     };

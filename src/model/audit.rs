@@ -134,6 +134,9 @@ events! {
     PasskeyRemoved "passkey.removed" Info "passkey removed";
     PasskeyRefused "passkey.refused" Refusal "a passkey was refused";
     PasskeyCloned "passkey.cloned" Alert "a passkey counted backwards: was it copied? it was refused";
+    OperatorKeyAdded "operator.key_added" Info "key for commands added";
+    OperatorKeyRevoked "operator.key_revoked" Info "key for commands removed";
+    CommandRefused "operator.command_refused" Alert "a signed command was refused";
     SsoRefused "operator.sso_refused" Refusal "a sign-in at the organisation's account let nobody in";
     SignedIn "operator.signed_in" Info "operator signed in";
     SignedOut "operator.signed_out" Info "operator signed out";

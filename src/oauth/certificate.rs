@@ -1,6 +1,8 @@
 //! X.509 certificates as clients show them (RFC 5280, RFC 8705): parsed by a library, reduced to what matters here. Whether one is to be believed is
 //! decided in `device_auth/`.
 
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject as _;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519, OID_X509_SERIALNUMBER,
@@ -91,6 +93,17 @@ impl Certificate {
     }
 }
 
+/// A public key as `openssl pkey -pubout` writes it: PEM, `PUBLIC KEY` (RFC 7468 section 13).
+///
+/// # Errors
+/// If it is anything else, or as [`PublicKey::from_jwk`].
+pub fn public_key_from_pem(pem: &str) -> Result<PublicKey, JoseError> {
+    const WRONG: JoseError = JoseError("This is no public key in PEM (-----BEGIN PUBLIC KEY-----).");
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| WRONG)?;
+    let (rest, info) = SubjectPublicKeyInfo::from_der(&der).map_err(|_| WRONG)?;
+    if rest.is_empty() { public_key(&info) } else { Err(WRONG) }
+}
+
 /// The key of a SubjectPublicKeyInfo, by its algorithm identifier (RFC 3279, RFC 5480, RFC 8410).
 fn public_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, JoseError> {
     const WRONG: JoseError = JoseError("The certificate's key is none that devices may use.");
@@ -145,6 +158,27 @@ mod tests {
         }
         let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         assert!(Certificate::from_der(&self_signed(&other, None)).is_err(), "a curve that devices may not use");
+    }
+
+    #[test]
+    fn a_public_key_in_pem_is_the_key_of_the_jwk() {
+        for (algorithm, expected) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::Es256),
+            (&rcgen::PKCS_ED25519, Algorithm::EdDsa),
+            (&rcgen::PKCS_RSA_SHA256, Algorithm::Rs256),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let read = public_key_from_pem(&key.public_key_pem()).unwrap();
+            let certificate = Certificate::from_der(&self_signed(&key, None)).unwrap();
+            assert_eq!((read.algorithm(), read.jkt()), (expected, certificate.key.jkt()));
+            assert!(public_key_from_pem(&key.serialize_pem()).is_err(), "a private key is no public one");
+        }
+        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        for wrong in
+            [other.public_key_pem().as_str(), "", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"]
+        {
+            assert!(public_key_from_pem(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

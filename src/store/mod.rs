@@ -4,7 +4,8 @@
 //! 1. It is **one transaction**, durable before it returns. What it answered is never lost, also if the process is killed right after.
 //! 2. It is guarded by the expected state in the same statement that changes it (`WHERE … AND state = …`). Losing a race is an ordinary answer, not an error.
 //! 3. It writes its audit record **in the same transaction**; there is no change without a record. Only `slow_down`, `reveal_pairing`,
-//!    `touch_session`, `touch_api_token`, `set_aside`, `take_aside`, the two for ceremonies and the two for leases write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
+//!    `touch_session`, `touch_api_token`, `touch_operator_key`, `use_command`, `set_aside`, `take_aside`, the two for ceremonies and the two for leases
+//!    write none: they move a protocol on and decide nothing. What was refused has a record where somebody should see it: a second
 //!    approver, a spent link, a foreign key (`claim_grant`, `use_link`, `revoke_grant`, `redeem_grant`); every other refusal leaves no trace here.
 //! 4. `StoreError` means that nothing was changed. The caller answers 503; it never guesses.
 //!
@@ -21,6 +22,7 @@ mod devices;
 mod field;
 mod grants;
 mod leases;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pairings;
@@ -39,6 +41,7 @@ pub use devices::*;
 pub use field::*;
 pub use grants::*;
 pub use leases::*;
+pub use operator_keys::*;
 pub use operators::*;
 pub use overview::*;
 pub use pairings::*;
@@ -81,6 +84,7 @@ store! {
     PeopleStore
     SessionStore
     PasskeyStore
+    OperatorKeyStore
     AuditStore
     OverviewStore
     SetupStore

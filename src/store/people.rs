@@ -56,6 +56,7 @@ pub trait PeopleStore: Send + Sync {
     async fn people(&self, now: Timestamp) -> Result<Vec<Person>>;
     /// Undoes that a person was disabled. `false` if unknown or not disabled.
     async fn enable_operator(&self, name: &str, context: &Context) -> Result<bool>;
-    /// Removes all passkeys of a person, who has lost them or never had them. How many there were.
+    /// Removes all passkeys of a person, who has lost them or never had them, and ends the keys for commands, which are mostly kept where the passkeys were.
+    /// How many passkeys there were.
     async fn remove_passkeys(&self, name: &str, context: &Context) -> Result<u64>;
 }

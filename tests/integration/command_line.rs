@@ -480,7 +480,7 @@ fn help_begins_with_what_to_do() {
       pairing   Open and close pairing, confirm what waits
       site      Sites: their names, networks and rules
       policy    Kinds, resources and sites as a file: export, import, history
-      operator  Add people, make sign-in links
+      operator  Add people, make sign-in links, add their keys, sign commands
       token     Make, list and revoke tokens of programs that call the administration API
       whoami    Who these commands act as
       audit     Read and check the audit log

@@ -40,13 +40,15 @@ const NAMES: [&str; 1] = ["Avery "];
 const MARKS: [(&str, &[usize]); 3] = [("t", &[0]), ("tf", &[0]), ("tn", &[1, 2])];
 
 /// Where the broker says lines to people: files, the call, which argument, and what stands before it when it arrives.
-const LINES: [(&str, &str, usize, &str); 20] = [
+const LINES: [(&str, &str, usize, &str); 22] = [
     ("src/broker", "refused", 0, ""),
     ("src/broker", "Refused", 0, ""),
     ("src/broker", "NotFound", 0, ""),
     ("src/broker", "push", 0, ""),
     ("src/broker/pairing.rs", "Some", 0, ""),
     ("src/broker/pairing.rs", "refuse_poll", 1, ""),
+    ("src/broker/operator_keys.rs", "Err", 0, ""),
+    ("src/broker/operator_keys.rs", "with_key", 0, ""),
     ("src/broker/refusals.rs", "then_some", 0, ""),
     ("src/model/device.rs", "field", 0, ""),
     ("src/id.rs", "error", 0, ""),

@@ -29,6 +29,7 @@ mod listener;
 mod mqtt;
 mod mtls;
 mod openapi;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pages;

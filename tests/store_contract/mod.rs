@@ -34,6 +34,7 @@ mod devices;
 mod field;
 mod grants;
 mod leases;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pairings;
@@ -450,6 +451,13 @@ macro_rules! contract {
                     a_person_has_so_many_passkeys_and_no_more
                     a_session_that_has_ended_leaves_no_passkey_behind_a_047
                     of_many_uses_of_one_proof_at_once_one_opens_a_session
+                }
+                operator_keys {
+                    a_key_is_one_persons_for_ever_and_found_while_that_person_may
+                    a_session_that_has_ended_leaves_no_key_behind_a_047
+                    a_person_has_so_many_living_keys_and_no_more
+                    keys_have_no_rights_of_groups_and_go_with_the_passkeys_a_047
+                    of_many_who_use_one_command_at_once_one_did_a_021
                 }
                 sessions {
                     a_session_is_opened_for_whoever_may_and_listed

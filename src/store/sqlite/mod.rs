@@ -23,6 +23,7 @@ mod devices;
 mod field;
 mod grants;
 mod leases;
+mod operator_keys;
 mod operators;
 mod overview;
 mod pairings;

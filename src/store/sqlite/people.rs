@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::append;
 use super::operators::{FROM, OPERATOR, operator, rights};
-use super::{SqliteStore, all, change, first, sessions, unsigned};
+use super::{SqliteStore, all, change, first, operator_keys, sessions, unsigned};
 use crate::clock::Timestamp;
 use crate::id::OperatorId;
 use crate::model::audit::{Context, Event};
@@ -159,6 +159,7 @@ impl PeopleStore for SqliteStore {
             if removed > 0 {
                 append(connection, Event::PasskeysRemoved, None, &format!("{name}: {removed}"), &context)?;
             }
+            operator_keys::revoke(connection, id, None, &context)?;
             // In the same breath: a session that outlived them could add another.
             sessions::sign_out(connection, id, &context)?;
             Ok(unsigned(i64::try_from(removed).unwrap_or(i64::MAX)))
