@@ -89,6 +89,14 @@ impl Certificate {
         };
         names.value.general_names.iter().filter_map(text).collect()
     }
+
+    /// The subject's common name, if there is exactly one.
+    pub fn common_name(der: &[u8]) -> Option<String> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?.to_owned();
+        names.next().is_none().then_some(name)
+    }
 }
 
 /// The key of a SubjectPublicKeyInfo, by its algorithm identifier (RFC 3279, RFC 5480, RFC 8410).
