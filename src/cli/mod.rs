@@ -19,6 +19,7 @@ mod device_file;
 mod doctor;
 mod field;
 mod keys;
+mod mqtt;
 mod operator;
 mod operator_key;
 mod output;
@@ -94,6 +95,9 @@ enum Command {
     /// List and rotate the keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// The organisation's MQTT broker: its rules
+    #[command(subcommand)]
+    Mqtt(mqtt::MqttCommand),
     /// The risk assessment: what is in force, signed versions
     #[command(subcommand)]
     Risk(risk::RiskCommand),
@@ -156,6 +160,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,
         Command::Keys(command) => keys::run(command, &load()?, json).await,
+        Command::Mqtt(command) => mqtt::run(&command, &load()?, json),
         Command::Risk(command) => risk::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }

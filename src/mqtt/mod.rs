@@ -6,8 +6,10 @@
 //! | [`desk`] | what becomes of a message that came in, and what is to be sent |
 //! | [`follow`] | reads the news off the audit log and hands them on |
 //! | [`client`], [`link`], [`relay`] | the connection to the organisation's broker: which node has it, the protocol, TLS |
+//! | [`acl`] | rules for Mosquitto |
 //! | [`embedded`], [`session`] | our own endpoint: who is connected, and one connection |
 
+pub mod acl;
 pub mod client;
 pub mod desk;
 pub mod embedded;

@@ -70,6 +70,11 @@ impl Topics {
         [format!("{}/+/pairing/request", self.base), self.commands()]
     }
 
+    /// Something below all of them, for brokers' rules: never made of what anybody sent.
+    pub fn below(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.base)
+    }
+
     /// Is this one of these topics, or could be?
     pub fn is_below(&self, topic: &str) -> bool {
         topic.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/'))

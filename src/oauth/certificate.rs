@@ -91,6 +91,14 @@ impl Certificate {
         };
         names.value.general_names.iter().filter_map(text).collect()
     }
+
+    /// The subject's common name, if there is exactly one.
+    pub fn common_name(der: &[u8]) -> Option<String> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?.to_owned();
+        names.next().is_none().then_some(name)
+    }
 }
 
 /// A public key as `openssl pkey -pubout` writes it: PEM, `PUBLIC KEY` (RFC 7468 section 13).

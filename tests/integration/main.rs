@@ -26,6 +26,7 @@ mod import;
 mod labels;
 mod languages;
 mod listener;
+mod mosquitto_rules;
 mod mqtt;
 mod mtls;
 mod openapi;

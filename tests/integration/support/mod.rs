@@ -36,6 +36,7 @@ pub mod child;
 pub mod chromium;
 pub mod maker;
 pub mod marked;
+pub mod mosquitto;
 pub mod mqtt;
 pub mod openid;
 pub mod pebble;
