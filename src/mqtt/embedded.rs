@@ -32,6 +32,8 @@ const OPERATORS: usize = 512;
 const QUEUE: usize = 16;
 /// So many connections of one device in so long, each in place of the one before, are a device that is copied, or one that is ill.
 const FLAPPING: (u32, Duration) = (5, Duration::from_secs(60));
+/// Between what a device is told last and the end: libraries lose what they read together with the farewell.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// A listener that fails gets a moment's rest.
 const REST: Duration = Duration::from_millis(100);
 
@@ -315,6 +317,7 @@ impl Embedded {
 
     /// Ends the connection of a device if its key is not the device's any more, or the device may not be connected.
     async fn end_if_over(self: Arc<Self>, device: DeviceId) {
+        tokio::time::sleep(LAST_WORDS).await;
         let present = self.desk.broker().connected(device.as_str(), device.as_str()).await;
         let guests = self.lock();
         let Some(entry) = guests.by_client.get(device.as_str()) else { return };

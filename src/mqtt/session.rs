@@ -217,12 +217,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 }
             };
             let outcome = tokio::select! {
+                // In this order: what a device is told before its connection ends, it shall hear.
+                biased;
+                Some(outgoing) = messages.recv() => self.deliver(outgoing, guest).await,
+                ending = ended(ending) => Err(End::Ordered(ending)),
                 read = self.stream.read(&mut buffer) => match read {
                     Ok(read) if read > 0 => self.read(buffer.get(..read).unwrap_or_default(), guest).await,
                     _ => Err(End::Gone),
                 },
-                Some(outgoing) = messages.recv() => self.deliver(outgoing, guest).await,
-                ending = ended(ending) => Err(End::Ordered(ending)),
                 () = silence => Err(End::Gone),
             };
             if let Err(end) = outcome {

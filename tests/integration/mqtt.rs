@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use pairgate::broker::Caller;
 use pairgate::broker::pairing::Confirm;
+use pairgate::config::mqtt::OutsideBroker;
 use pairgate::model::operator::Role;
+use pairgate::mqtt::relay::Relay;
 use pairgate::simulator::mqtt::Heard;
 use pairgate::simulator::routine::DeviceEvent;
-use pairgate::simulator::{DeviceKey, MqttLogin, MqttRadio, PairingStatus, SimulatedDevice, TokenAnswer};
+use pairgate::simulator::{
+    DeviceKey, MqttDoor, MqttLogin, MqttRadio, PairingStatus, SimulatedDevice, TokenAnswer, jose,
+};
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use serde_json::json;
 
-use crate::support::TestBroker;
 use crate::support::mqtt::{PREFIX, TestMqtt, in_step};
+use crate::support::{TestBroker, probe};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Long enough to be sure that nothing comes.
@@ -255,8 +259,9 @@ async fn nobody_takes_a_devices_place_without_its_key_a_059() {
     assert_eq!(radio.told(&device, SOON).await.unwrap().event, "identify", "the device is still connected");
     // A copy of the key can take the place; that shows.
     assert_eq!(test.count("mqtt.flapping").await, 0);
+    let mut copies = Vec::new();
     for _ in 0..6 {
-        assert_eq!(answer_to(&mqtt, "printer-1", Some(("printer-1", &device.mqtt_password().unwrap()))).await, Ok(()));
+        copies.push(connected(&mqtt, "printer-1", &device.mqtt_password().unwrap()).await);
     }
     let shown = async {
         while test.count("mqtt.flapping").await == 0 {
@@ -379,4 +384,122 @@ async fn mqtt_3_1_1_pairs_as_well() {
     // A message that is not allowed can't be refused in words: the connection ends.
     client.publish("x", rumqttc::QoS::AtLeastOnce, false, "y").await.unwrap();
     tokio::time::timeout(SOON, polling).await.expect("the end").unwrap();
+}
+
+/// A person's program at the broker's own endpoint, by the key that the person registered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
+    let (test, mqtt, mut device) = stage("tv-1").await;
+    let shell = Caller::command_line();
+    let key = DeviceKey::generate_es256().unwrap();
+    for (name, role) in [("kim", Role::Technician), ("lee", Role::Technician)] {
+        test.broker.add_operator(&shell, name, role).await.unwrap();
+    }
+    test.broker.add_operator_key(&shell, "kim", "console", &key.jwk().to_string()).await.unwrap();
+    let now = test.clock.now().seconds();
+    let password = |name: &str| {
+        let claims = json!({"iss": name, "aud": test.issuer, "iat": now, "exp": now + 120, "jti": probe::jti()});
+        key.sign_raw(&key.header("mqtt+jwt"), &claims).unwrap()
+    };
+    // The key is kim's, and the client id is of her own.
+    for (client_id, user_name, name) in [
+        ("operator.lee.1", "operator:lee", "lee"),
+        ("operator.lee.1", "operator:kim", "kim"),
+        ("operator.kim", "operator:kim", "kim"),
+        ("operator.kim.1", "operator:kim", "lee"),
+        ("operator.kim.1", "kim", "kim"),
+    ] {
+        assert!(
+            answer_to(&mqtt, client_id, Some((user_name, &password(name)))).await.is_err(),
+            "{client_id} {user_name}"
+        );
+    }
+    let mut options = MqttOptions::new("operator.kim.1", "127.0.0.1", mqtt.port);
+    options.set_credentials("operator:kim", password("kim"));
+    let (client, mut events) = AsyncClient::new(options, 16);
+    let (hear, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(event) = events.poll().await {
+            if let Event::Incoming(Packet::Publish(publish)) = event {
+                let _ = hear.send((String::from_utf8(publish.topic.to_vec()).unwrap(), publish.payload.to_vec()));
+            }
+        }
+    });
+    let operations = |rest: &str| format!("{PREFIX}/v1/operations/{rest}");
+    for topic in ["pending", "results", "commands"] {
+        client.subscribe(operations(topic), rumqttc::v5::mqttbytes::QoS::AtLeastOnce).await.unwrap();
+    }
+    let mut radio = mqtt.radio(&device, false).await;
+    let (request, nonce) = device.pairing_request().unwrap();
+    radio.send("pairing/request", request).await.unwrap();
+    device.requested(&nonce, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    let (poll, jti) = device.pairing_poll().unwrap();
+    radio.send("pairing/request", poll).await.unwrap();
+    let status = device.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    let PairingStatus::Pending { digits, .. } = status else { panic!("{status:?}") };
+    let next = async |heard: &mut tokio::sync::mpsc::UnboundedReceiver<_>| {
+        tokio::time::timeout(SOON, heard.recv()).await.expect("in time").unwrap()
+    };
+    let pairing = loop {
+        let (topic, payload): (String, Vec<u8>) = next(&mut heard).await;
+        assert_eq!(topic, operations("pending"));
+        let feed: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        if let Some(id) = feed["pairings"][0]["pairing_id"].as_str() {
+            break id.to_owned();
+        }
+    };
+    let header = json!({"typ": "operator-command+jwt", "alg": key.alg(), "kid": key.jkt()});
+    let claims = json!({
+        "iss": "kim", "aud": test.issuer, "iat": now, "exp": now + 120, "jti": probe::jti(), "command": "confirm_pairing",
+        "pairing_id": pairing, "digits": digits,
+    });
+    let command = key.sign_raw(&header, &claims).unwrap();
+    client.publish(operations("commands"), rumqttc::v5::mqttbytes::QoS::AtLeastOnce, false, command).await.unwrap();
+    let result = loop {
+        let (topic, payload) = next(&mut heard).await;
+        if topic == operations("results") {
+            break String::from_utf8(payload).unwrap();
+        }
+    };
+    assert_eq!(jose::peek(&result).unwrap().claims["result"], "done");
+    let status = device.polled(&jti, &radio.message("pairing/response", SOON).await.unwrap()).unwrap();
+    assert!(matches!(status, PairingStatus::Paired(_)));
+    let records = test.records().await;
+    assert_eq!(records.iter().find(|record| record.event == "pairing.confirmed").unwrap().actor, "operator:kim");
+}
+
+/// By TLS: the certificate says which key, the key says which device.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_connects_by_its_certificate_and_nobody_by_anothers_a_059() {
+    let test = TestBroker::with_tls(crate::support::Setup::default()).await;
+    let mqtt = TestMqtt::embedded_tls(&test).await;
+    test.register("printer-1", "printer").await;
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let key = DeviceKey::from_pkcs8_b64u("ES256", &pairgate::secret::b64u(&pair.serialize_der())).unwrap();
+    let mut device = SimulatedDevice::new("printer-1", &test.issuer, key, test.wire.clone());
+    test.pair(&mut device).await;
+    let device = in_step(device, &test);
+    let folder = tempfile::tempdir().unwrap();
+    let relay = |name: &str, pair: &rcgen::KeyPair| {
+        let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(pair).unwrap();
+        let files = [format!("{name}.pem"), format!("{name}.key")].map(|file| folder.path().join(file));
+        std::fs::write(&files[0], certificate.pem()).unwrap();
+        std::fs::write(&files[1], pair.serialize_pem()).unwrap();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, test.ca_pem()).unwrap();
+        let [certificate, key] = files;
+        let at = OutsideBroker::at("127.0.0.1".into(), mqtt.port, true);
+        Relay::start(&OutsideBroker { ca: Some(ca), certificate: Some((certificate, key)), ..at }).unwrap()
+    };
+    let own = relay("own", &pair);
+    let door = MqttDoor::Socket(own.socket());
+    let mut radio = MqttRadio::open(&device, &door, PREFIX, &MqttLogin::Certificate).await.unwrap();
+    test.broker.identify_device(&Caller::command_line(), "printer-1").await.unwrap();
+    assert_eq!(radio.told(&device, SOON).await.unwrap().event, "identify");
+    let others = relay("others", &rcgen::KeyPair::generate().unwrap());
+    let door = MqttDoor::Socket(others.socket());
+    assert!(MqttRadio::open(&device, &door, PREFIX, &MqttLogin::Certificate).await.is_err(), "another key");
+    let (door, login) = (MqttDoor::Socket(own.socket()), MqttLogin::Password { is_paired: true });
+    let both = MqttRadio::open(&device, &door, PREFIX, &login);
+    assert!(both.await.is_err(), "two ways at once");
 }

@@ -59,7 +59,10 @@ impl Mosquitto {
         mosquitto.certify("localhost", &KeyPair::generate().unwrap());
         mosquitto.certify(acl::BRIDGE, &KeyPair::generate().unwrap());
         let topics = Topics::new("pairgate");
-        mosquitto.write("paired.acl", &acl::for_paired(&topics, acl::PAIRGATE));
+        // With the block of a console, which the file has as an example, for one of another name.
+        let rules = acl::for_paired(&topics, acl::PAIRGATE).replace("# user operator:dana", "user operator:kim");
+        let rules = rules.replace("\n# topic ", "\ntopic ");
+        mosquitto.write("paired.acl", &rules);
         mosquitto.write("pairing.acl", &acl::for_pairing(&topics));
         let passwords = mosquitto.path("passwords");
         let made = Command::new("mosquitto_passwd")
