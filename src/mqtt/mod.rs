@@ -6,11 +6,13 @@
 //! | [`desk`] | what becomes of a message that came in, and what is to be sent |
 //! | [`follow`] | reads the news off the audit log and hands them on |
 //! | [`client`], [`link`], [`relay`] | the connection to the organisation's broker: which node has it, the protocol, TLS |
+//! | [`emqx`] | asks EMQX to end a connection |
 //! | [`embedded`], [`session`] | our own endpoint: who is connected, and one connection |
 
 pub mod client;
 pub mod desk;
 pub mod embedded;
+pub mod emqx;
 pub mod follow;
 pub mod link;
 pub mod relay;

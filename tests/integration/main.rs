@@ -25,6 +25,7 @@ mod import;
 mod labels;
 mod languages;
 mod listener;
+mod mqtt_hooks;
 mod mtls;
 mod openapi;
 mod operators;
