@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::broker::Broker;
 use crate::broker::connections::{Connect, ConnectError, Connected};
-use crate::config::mqtt::{Mqtt, read_secret};
+use crate::config::mqtt::{Mqtt, OutsideBroker, read_secret};
 use crate::config::{ConfigError, Hidden};
 use crate::http::Edge;
 use crate::http::extract::{Peer, SmallBody};
@@ -42,8 +42,15 @@ const MAX_CLIENT_ID: usize = 96;
 pub struct Hooks {
     secret: Hidden,
     topics: Topics,
-    /// User name and password of our own client.
-    own: Option<(String, Hidden)>,
+    own: Option<Own>,
+}
+
+/// Our own client, if it connects by a password. By a certificate, it is the broker that knows it.
+#[derive(Debug)]
+struct Own {
+    client_id: String,
+    user_name: String,
+    password: Hidden,
 }
 
 impl Hooks {
@@ -60,8 +67,11 @@ impl Hooks {
                 "mqtt.hook_secret_file: {path}: the secret needs at least {MIN_SECRET} characters: openssl rand -hex 32"
             )));
         }
-        let own = match mqtt.broker.as_ref().map(|broker| (&broker.user_name, &broker.password_file)) {
-            Some((Some(name), Some(path))) => Some((name.clone(), read_secret("mqtt.password_file", path)?)),
+        let own = match &mqtt.broker {
+            Some(OutsideBroker { client_id, user_name: Some(name), password_file: Some(path), .. }) => {
+                let password = read_secret("mqtt.password_file", path)?;
+                Some(Own { client_id: client_id.clone(), user_name: name.clone(), password })
+            }
             _ => None,
         };
         Ok(Some(Self { secret, topics: Topics::new(&mqtt.prefix), own }))
@@ -74,7 +84,7 @@ impl Hooks {
     }
 
     fn is_own(&self, user_name: &str) -> bool {
-        self.own.as_ref().is_some_and(|(own, _)| own == user_name)
+        self.own.as_ref().is_some_and(|own| own.user_name == user_name)
     }
 }
 
@@ -183,13 +193,14 @@ async fn may_connect(
     password: Option<&str>,
 ) -> Result<Verdict, StoreError> {
     let (client_id, user_name) = (question.client_id.as_str(), question.user_name.as_str());
-    if let Some((own, secret)) = &hooks.own
-        && own == user_name
-    {
-        if is_equal(password.unwrap_or_default().as_bytes(), secret.0.as_bytes()) {
+    if let Some(own) = hooks.own.as_ref().filter(|own| own.user_name == user_name || own.client_id == client_id) {
+        let shown = password.unwrap_or_default();
+        if own.user_name == user_name && is_equal(shown.as_bytes(), own.password.0.as_bytes()) {
             return Ok(Verdict::Allow);
         }
-        broker.note_message_refused(None, "Pairgate's own user name with another password", question.peer).await;
+        broker
+            .note_message_refused(None, "Pairgate's own name or client id, without its password", question.peer)
+            .await;
         return Ok(Verdict::Deny);
     }
     let name = if user_name.is_empty() { client_id } else { user_name };
@@ -285,7 +296,7 @@ mod tests {
             basic(&format!("pairgate:{SECRET}")),
             basic(&format!(":{SECRET}")),
         ] {
-            assert!(hooks().is_shown(&headers(&[value.clone()]), None), "{value}");
+            assert!(hooks().is_shown(&headers(std::slice::from_ref(&value)), None), "{value}");
             assert!(!hooks().is_shown(&headers(&[value.clone(), value.clone()]), None), "twice: {value}");
         }
         for value in [
@@ -300,7 +311,7 @@ mod tests {
             basic(SECRET),
             basic(&format!("{SECRET}:")),
         ] {
-            assert!(!hooks().is_shown(&headers(&[value.clone()]), None), "{value}");
+            assert!(!hooks().is_shown(&headers(std::slice::from_ref(&value)), None), "{value}");
         }
         assert!(hooks().is_shown(&HeaderMap::new(), Some(SECRET)));
         assert!(!hooks().is_shown(&HeaderMap::new(), Some("")) && !hooks().is_shown(&HeaderMap::new(), None));

@@ -78,10 +78,13 @@ impl Topics {
     /// Does this filter or topic reach any of these topics, by whatever detour? For who may not reach them: `#` and `+/v1/…` are not below the prefix, and
     /// would get everything from there.
     pub fn is_reached_by(&self, filter: &str) -> bool {
+        if let Some(shared) = filter.strip_prefix("$share/") {
+            return shared.split_once('/').is_some_and(|(_, filter)| overlaps(filter, &self.base));
+        }
         if !filter.starts_with('$') {
             return overlaps(filter, &self.base);
         }
-        // `$share/<group>/…`, and what brokers have added: the filter that counts stands somewhere behind it.
+        // What brokers have added (`$queue/…`, `$delayed/5/…`): the topic that counts stands somewhere behind it.
         filter.match_indices('/').any(|(at, _)| overlaps(filter.get(at + 1..).unwrap_or_default(), &self.base))
     }
 
@@ -216,7 +219,6 @@ mod tests {
             "acme/+/v1/#",
             "$share/group/#",
             "$share/group/acme/pairgate/v1/tv-1/event",
-            "$share/acme/pairgate/v1/tv-1/event",
             "$queue/acme/pairgate/v1/#",
             "$delayed/5/acme/pairgate/v1/tv-1/event",
             "$SYS/#",
@@ -239,6 +241,8 @@ mod tests {
             "acme/pairgate/+",
             "$SYS/broker/uptime",
             "$share/group/sensors/#",
+            "$share/acme/pairgate/v1/tv-1/event",
+            "$share/#",
             "$",
         ] {
             assert!(!topics.is_reached_by(filter), "{filter}");

@@ -110,6 +110,7 @@ async fn emqx_lets_a_device_in_by_its_key_and_under_its_own_name_alone_a_058_a_0
         ("a stranger's name, an operator's place", "operator.dana.console", "gateway", "x".into()),
         ("an operator that there is not", "operator.dana.1", "operator:dana", password(&test, "dana", &other, "d")),
         ("our own name", "pairgate", "pairgate", "letmein".into()),
+        ("a stranger's name, our place", "pairgate", "gateway", "letmein".into()),
     ] {
         assert_eq!(emqx_connects(&test, client_id, user_name, &password).await, "deny", "{what}");
     }
