@@ -239,6 +239,15 @@ impl Broker {
         Ok(is_unpaired.then_some(Connected::Unpaired { id, jkt: [0; 32] }))
     }
 
+    /// Is this the id of a registered device, in whatever state? Where other clients connect, too, it tells whose name is ours to judge.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn is_device(&self, name: &str) -> Result<bool, StoreError> {
+        let Ok(id) = DeviceId::new(name) else { return Ok(false) };
+        Ok(self.store.device(&id).await?.is_some())
+    }
+
     /// Notes that a message over MQTT was refused, bounded.
     pub async fn note_message_refused(&self, device: Option<&DeviceId>, why: &str, peer: Option<IpAddr>) {
         self.note_refusal(Event::ConnectionRefused, device, &one_line(why), peer).await;

@@ -20,6 +20,7 @@ use crate::cli::transport::Transport;
 use crate::clock::Clock;
 use crate::config::{Api, ClientCertificates, Config, Sso, Tls, is_wide};
 use crate::device_auth::mtls::ClientTrust;
+use crate::http::mqtt_hooks::Hooks;
 use crate::http::serve::Door;
 use crate::http::{Edge, Sides, serve};
 use crate::model::kind::Kind;
@@ -203,6 +204,7 @@ pub async fn start(config: Config, accept_clock: bool) -> anyhow::Result<Running
     let from_header = config.client.from_header;
     let edge = Edge::new(Arc::clone(&broker), config.trusted_proxies.clone(), from_header, stopping.clone());
     let sides = if config.api.on_main { Sides::with_api(&edge) } else { Sides::new(&edge) };
+    let sides = with_hooks(sides, &edge, &config)?;
     let mut serving = Vec::new();
     let mut api = config.api.on_main.then(|| issuer.as_str().trim_end_matches('/').to_owned());
     if let Some(listener) = api_listener {
@@ -262,6 +264,15 @@ struct Mqtt {
     /// Of our own endpoint.
     url: Option<String>,
     edge: mqtt::Edge,
+}
+
+/// Answers the questions of MQTT brokers, if that is configured.
+fn with_hooks(sides: Sides, edge: &Edge, config: &Config) -> anyhow::Result<Sides> {
+    let hooks = config.mqtt.as_ref().map(Hooks::load).transpose()?.flatten();
+    Ok(match hooks {
+        Some(hooks) => sides.with_hooks(edge, hooks),
+        None => sides,
+    })
 }
 
 /// By which names the administration API's own listener may be called: its configured address, the one that it listens on, and the host of the main one.

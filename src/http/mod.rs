@@ -6,6 +6,7 @@
 //! | `/introspect` | resources, each authenticated by the broker | [`device`] |
 //! | `/.well-known/oauth-authorization-server`, `/.well-known/openid-configuration`, `/jwks`, `/openapi.json`, `/assets/…` | anyone; nothing secret | [`device`], [`assets`] |
 //! | `/api/v1/…` | programs with a token; only if `[api]` is configured, and then here or on a listener of its own | [`api`] |
+//! | `/mqtt/auth`, `/mqtt/acl`, each also with the secret as last segment | MQTT brokers with the hook secret; only if `[mqtt] hook_secret_file` is set | [`mqtt_hooks`] |
 //! | `/sign-in`, `/sign-in/passkey/…`, `/language` | anyone | [`sign_in`], [`passkeys`], [`language`] |
 //! | `/account`, `/account/passkeys/…`, `/sign-in/again` | signed-in operators, about themselves | [`account`], [`passkeys`], [`sign_in`] |
 //! | `/sign-in/sso`, `/sign-in/sso/callback` | anyone; who it is, the organisation's identity provider says | [`sso`] |
@@ -30,6 +31,7 @@ use tower_http::csrf::CsrfLayer;
 use crate::broker::Broker;
 use crate::config::policy::MAX_POLICY;
 use crate::http::extract::SignedIn;
+use crate::http::mqtt_hooks::Hooks;
 use crate::http::places::Places;
 use crate::spreadsheet::MAX_FILE;
 
@@ -54,6 +56,8 @@ pub mod import;
 pub mod labels;
 pub mod lang;
 pub mod language;
+pub mod mqtt_hooks;
+pub mod mqtt_questions;
 pub mod operators;
 pub mod overview;
 pub mod pair;
@@ -139,6 +143,14 @@ impl Sides {
     /// The same, with the administration API beside the pages.
     pub fn with_api(edge: &Edge) -> Self {
         Self { main: main_router(edge.clone(), api::routes(edge)), ..Self::new(edge) }
+    }
+
+    /// The same, with answers to the questions of MQTT brokers.
+    pub fn with_hooks(self, edge: &Edge, hooks: Hooks) -> Self {
+        let routes = mqtt_hooks::routes(hooks)
+            .layer(middleware::from_fn_with_state(edge.clone(), only_main_host_with_port))
+            .layer(middleware::from_fn(path::only_one_reading));
+        Self { main: self.main.merge(routes.with_state(edge.clone())), ..self }
     }
 
     /// The administration API alone, for a listener of its own that answers to these hosts (`host:port`). Connections count with those of `beside`.
@@ -286,6 +298,14 @@ async fn only_our_host(State(edge): State<Edge>, request: Request, next: Next) -
 /// Pages are for the main host alone, also where one listener serves both.
 async fn only_main_host(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     if is_for(&request, Some(&edge.0.authority)) { next.run(request).await } else { misdirected(&edge) }
+}
+
+/// The same for brokers: some write the port even if it is the usual one, which is the same address (RFC 9110 section 4.2.3).
+async fn only_main_host_with_port(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let usual = if edge.broker().endpoints().issuer.starts_with("https:") { 443 } else { 80 };
+    let with_port = format!("{}:{usual}", edge.0.authority);
+    let is_ours = is_for(&request, Some(&edge.0.authority)) || is_for(&request, Some(&with_port));
+    if is_ours { next.run(request).await } else { misdirected(&edge) }
 }
 
 /// The same for the side of client certificates. Without it, whoever names one host in the handshake and another in the request would cross over.

@@ -7,12 +7,14 @@
 //! | [`follow`] | reads the news off the audit log and hands them on |
 //! | [`client`], [`link`], [`relay`] | the connection to the organisation's broker: which node has it, the protocol, TLS |
 //! | [`acl`] | rules for Mosquitto |
+//! | [`emqx`] | asks EMQX to end a connection |
 //! | [`embedded`], [`session`] | our own endpoint: who is connected, and one connection |
 
 pub mod acl;
 pub mod client;
 pub mod desk;
 pub mod embedded;
+pub mod emqx;
 pub mod follow;
 pub mod link;
 pub mod relay;
@@ -67,7 +69,9 @@ impl Edge {
         }
         if let Some(outside) = &config.broker {
             let (client, kicked) = Client::new(outside.clone(), Arc::clone(&desk), Random::system())?;
-            drop(kicked);
+            if let Some(emqx) = &outside.emqx {
+                edge.tasks.push(tokio::spawn(emqx::end_connections(emqx.clone(), kicked, stopping.clone())));
+            }
             edge.tasks.push(tokio::spawn(Arc::clone(&client).run(stopping.clone())));
             outlets.push(Arc::clone(&client) as Arc<dyn Outlet>);
             edge.client = Some(client);

@@ -80,6 +80,19 @@ impl Topics {
         topic.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// Does this filter or topic reach any of these topics, by whatever detour? For who may not reach them: `#` and `+/v1/…` are not below the prefix, and
+    /// would get everything from there.
+    pub fn is_reached_by(&self, filter: &str) -> bool {
+        if let Some(shared) = filter.strip_prefix("$share/") {
+            return shared.split_once('/').is_some_and(|(_, filter)| overlaps(filter, &self.base));
+        }
+        if !filter.starts_with('$') {
+            return overlaps(filter, &self.base);
+        }
+        // What brokers have added (`$queue/…`, `$delayed/5/…`): the topic that counts stands somewhere behind it.
+        filter.match_indices('/').any(|(at, _)| overlaps(filter.get(at + 1..).unwrap_or_default(), &self.base))
+    }
+
     /// Which device a topic is for, by its own word.
     pub fn device_of<'t>(&self, topic: &'t str) -> Option<&'t str> {
         topic.strip_prefix(&self.base)?.strip_prefix('/')?.split('/').next()
@@ -112,6 +125,19 @@ impl Topics {
             }
         }
     }
+}
+
+/// Can this filter match a topic below `base`?
+fn overlaps(filter: &str, base: &str) -> bool {
+    let mut levels = filter.split('/');
+    for wanted in base.split('/') {
+        match levels.next() {
+            Some("#") => return true,
+            Some(level) if level == "+" || level == wanted => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_some()
 }
 
 #[cfg(test)]
@@ -180,5 +206,51 @@ mod tests {
         assert!(
             topics.is_below("pairgate/v1/x") && !topics.is_below("pairgate/v10/x") && !topics.is_below("pairgate/v1")
         );
+    }
+
+    #[test]
+    fn no_wildcard_reaches_them_unseen_a_057_d_14() {
+        let topics = Topics::new("acme/pairgate");
+        for filter in [
+            "#",
+            "acme/#",
+            "+/#",
+            "acme/pairgate/#",
+            "acme/pairgate/v1/#",
+            "acme/pairgate/v1/tv-1/event",
+            "acme/pairgate/v1/",
+            "+/+/+/tv-1/event",
+            "+/+/+/+/event",
+            "acme/+/v1/#",
+            "$share/group/#",
+            "$share/group/acme/pairgate/v1/tv-1/event",
+            "$queue/acme/pairgate/v1/#",
+            "$delayed/5/acme/pairgate/v1/tv-1/event",
+            "$SYS/#",
+        ] {
+            assert!(topics.is_reached_by(filter), "{filter}");
+        }
+        for filter in [
+            "",
+            "acme",
+            "acme/pairgate",
+            "acme/pairgate/v1",
+            "acme/pairgate/v10/x",
+            "acme/pairgate/v2/#",
+            "ACME/pairgate/v1/x",
+            "/acme/pairgate/v1/x",
+            "sensors/#",
+            "+",
+            "+/+",
+            "+/+/+",
+            "acme/pairgate/+",
+            "$SYS/broker/uptime",
+            "$share/group/sensors/#",
+            "$share/acme/pairgate/v1/tv-1/event",
+            "$share/#",
+            "$",
+        ] {
+            assert!(!topics.is_reached_by(filter), "{filter}");
+        }
     }
 }

@@ -30,8 +30,19 @@ const TEMPLATES_TO_COME: [&str; 0] = [];
 const PAGES_TO_COME: [&str; 0] = [];
 
 /// What of `src/http` speaks to programs, in English only: files and folders.
-const FOR_PROGRAMS: [&str; 9] =
-    ["api/", "assets.rs", "device.rs", "events.rs", "extract.rs", "lang/mod.rs", "mod.rs", "path.rs", "serve.rs"];
+const FOR_PROGRAMS: [&str; 11] = [
+    "api/",
+    "assets.rs",
+    "device.rs",
+    "events.rs",
+    "extract.rs",
+    "lang/mod.rs",
+    "mod.rs",
+    "mqtt_hooks.rs",
+    "mqtt_questions.rs",
+    "path.rs",
+    "serve.rs",
+];
 
 /// Names that others gave begin so.
 const NAMES: [&str; 1] = ["Avery "];

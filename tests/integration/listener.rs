@@ -176,12 +176,16 @@ async fn there_is_no_door_beside_the_doors_a_094() {
         "/pairgate.db",
         "/master.key",
         "/favicon.ico",
+        "/mqtt",
+        "/mqtt/auth",
+        "/mqtt/acl",
     ] {
         let answer = ask(&test, "GET", path, &[]).await;
         // 400: the path has more than one reading.
         assert!(matches!(answer.status, 404 | 400), "{path}: {}", answer.status);
         assert!(!answer.body.contains("panicked") && !answer.body.contains("src/"), "{path}: {}", answer.body);
     }
+    assert_eq!(ask(&test, "POST", "/mqtt/auth", &[]).await.status, 404, "brokers get no answer without a secret");
     for (method, path) in [("GET", "/token"), ("GET", "/device_authorization"), ("POST", "/jwks"), ("POST", "/audit")] {
         assert_eq!(ask(&test, method, path, &[]).await.status, 405, "{method} {path}");
     }

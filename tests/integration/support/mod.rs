@@ -8,8 +8,10 @@ use std::time::Duration;
 use pairgate::broker::{Broker, Caller, Parts, Policy};
 use pairgate::clock::{Clock, Timestamp};
 use pairgate::config::Config;
+use pairgate::config::mqtt::Mqtt;
 use pairgate::config::policy::PolicyTables;
 use pairgate::device_auth::mtls::ClientTrust;
+use pairgate::http::mqtt_hooks::Hooks;
 use pairgate::http::serve::Door;
 use pairgate::http::{Edge, Sides, serve};
 use pairgate::model::audit::Record;
@@ -68,6 +70,8 @@ pub struct Setup {
     /// May the first run write an address?
     pub has_address_file: bool,
     pub sso: Option<pairgate::config::Sso>,
+    /// With a secret for brokers, their questions are answered.
+    pub mqtt: Option<Mqtt>,
 }
 
 impl Default for Setup {
@@ -88,6 +92,7 @@ impl Default for Setup {
             has_api: false,
             has_address_file: false,
             sso: None,
+            mqtt: None,
         }
     }
 }
@@ -180,6 +185,10 @@ impl TestBroker {
         let edge =
             Edge::new(Arc::clone(&broker), setup.trusted_proxies.clone(), setup.client_cert_header, stopping.clone());
         let sides = if setup.has_api { Sides::with_api(&edge) } else { Sides::new(&edge) };
+        let sides = match setup.mqtt.as_ref().and_then(|mqtt| Hooks::load(mqtt).unwrap()) {
+            Some(hooks) => sides.with_hooks(&edge, hooks),
+            None => sides,
+        };
         let (mut door, mut wire) = (Door::Plain, Wire::new().unwrap());
         let mut serving = Vec::new();
         if setup.has_tls {
