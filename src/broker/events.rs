@@ -13,6 +13,7 @@ use crate::id::DeviceId;
 use crate::model::audit::{Event, Record};
 use crate::model::device::DeviceState;
 use crate::model::operator::Reach;
+use crate::model::told::Told;
 use crate::oauth::jose::JoseError;
 use crate::oauth::signing_key::SigningAlgorithm;
 use crate::secret::{SecretError, b64u};
@@ -108,13 +109,13 @@ impl Broker {
         match event {
             Event::GrantClaimed if is_fresh => {
                 if let Some(number) = self.number_to_show(&id).await? {
-                    news.push(self.tell(id, "confirmation_number", Some(number))?);
+                    news.push(self.tell(id, &Told::ConfirmationNumber(number))?);
                 }
             }
-            Event::GrantApproved if is_fresh => news.push(self.tell(id, "poll_now", None)?),
-            Event::GrantDenied | Event::GrantReported if is_fresh => news.push(self.tell(id, "denied", None)?),
+            Event::GrantApproved if is_fresh => news.push(self.tell(id, &Told::PollNow)?),
+            Event::GrantDenied | Event::GrantReported if is_fresh => news.push(self.tell(id, &Told::Denied)?),
             Event::DeviceAsked if is_fresh => match self.store.device(&id).await? {
-                Some(device) if device.state == DeviceState::Active => news.push(self.tell(id, "identify", None)?),
+                Some(device) if device.state == DeviceState::Active => news.push(self.tell(id, &Told::Identify)?),
                 Some(_) => news.push(News::PairingChanged(id)),
                 None => {}
             },
@@ -125,7 +126,7 @@ impl Broker {
             }
             Event::DeviceSuspended | Event::DeviceStolen | Event::DeviceRetired | Event::DeviceReplaced => {
                 if is_fresh {
-                    news.push(self.tell(id.clone(), "suspended", None)?);
+                    news.push(self.tell(id.clone(), &Told::Suspended)?);
                 }
                 news.push(News::Ended(id));
             }
@@ -142,14 +143,14 @@ impl Broker {
     }
 
     /// Signs an event for one device: nobody else can make one, nobody can show it to another device, or later, or twice.
-    fn tell(&self, device: DeviceId, event: &str, number: Option<String>) -> Result<News, NewsError> {
+    fn tell(&self, device: DeviceId, told: &Told) -> Result<News, NewsError> {
         let now = self.now();
         let mut claims = json!({
             "iss": self.endpoints.issuer, "aud": device, "iat": now.seconds(), "exp": now.plus(EVENT_LIFETIME).seconds(),
-            "jti": b64u(&self.random.bytes32()?), "event": event,
+            "jti": b64u(&self.random.bytes32()?), "event": told.as_str(),
         });
-        if let Some(number) = number {
-            claims["confirmation_number"] = number.into();
+        if let Told::ConfirmationNumber(number) = told {
+            claims["confirmation_number"] = number.as_str().into();
         }
         let signed = self.signing.sign(SigningAlgorithm::Es256, EVENT, &claims, false)?;
         Ok(News::Tell(device, signed))

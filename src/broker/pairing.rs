@@ -27,7 +27,8 @@ use crate::model::device::{Device, DeviceState, KeyAssurance, PinnedKey};
 use crate::model::kind::KeyRotation;
 use crate::model::operator::{Reach, Role};
 use crate::model::pairing::{
-    PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME, commitment,
+    ERROR_MALFORMED, ERROR_REFUSED, PAIRING_INTERVAL, PAIRING_LIFETIME, Pairing, PairingState, Says, WINDOW_LIFETIME,
+    commitment,
 };
 use crate::model::text::clean;
 use crate::oauth::jose::{JoseError, UnverifiedJwt, VerifiedJwt};
@@ -57,9 +58,9 @@ impl PairingError {
     /// good on an unknown one.
     pub const fn words(&self) -> (Option<&'static str>, &'static str) {
         match self {
-            Self::Malformed(what) => (Some("invalid_request"), what),
+            Self::Malformed(what) => (Some(ERROR_MALFORMED), what),
             Self::Refused => (
-                Some("pairing_refused"),
+                Some(ERROR_REFUSED),
                 "This pairing was refused. Ask an administrator to open pairing for this device, then start again.",
             ),
             Self::Unavailable => (None, "Temporarily unavailable. Wait, then try again."),

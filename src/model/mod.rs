@@ -16,4 +16,5 @@ pub mod risk;
 pub mod site;
 pub mod technician_code;
 pub mod text;
+pub mod told;
 pub mod user_code;

@@ -10,6 +10,10 @@ use crate::secret::{Bytes32, sha256};
 
 /// A pairing that nobody confirms ends after this long.
 pub const PAIRING_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// `error` of an answer to what is no message of this use.
+pub const ERROR_MALFORMED: &str = "invalid_request";
+/// `error` of the one refusal, whatever its reason.
+pub const ERROR_REFUSED: &str = "pairing_refused";
 /// Seconds between a device's polls.
 pub const PAIRING_INTERVAL: i64 = 2;
 /// A window closes by itself after this long.

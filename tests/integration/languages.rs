@@ -51,7 +51,7 @@ const NAMES: [&str; 1] = ["Avery "];
 const MARKS: [(&str, &[usize]); 3] = [("t", &[0]), ("tf", &[0]), ("tn", &[1, 2])];
 
 /// Where the broker says lines to people: files, the call, which argument, and what stands before it when it arrives.
-const LINES: [(&str, &str, usize, &str); 22] = [
+const LINES: [(&str, &str, usize, &str); 25] = [
     ("src/broker", "refused", 0, ""),
     ("src/broker", "Refused", 0, ""),
     ("src/broker", "NotFound", 0, ""),
@@ -72,13 +72,22 @@ const LINES: [(&str, &str, usize, &str); 22] = [
     ("src/broker", "refuse_pairing", 0, ""),
     ("src/device_auth", "stranger", 0, "'{client}' "),
     ("src/device_auth", "not_its_key", 1, ""),
+    ("src/broker/connections.rs", "refuse_connection", 1, "'{client}': "),
+    ("src/device_auth/connection.rs", "Err", 0, "'{client}': "),
+    ("src/mqtt", "refuse", 0, ""),
     ("src/store/sqlite", "append", 3, ""),
     ("src/store/sqlite", "push_str", 0, ""),
 ];
 
 /// Variables that become the detail of a record, or a refusal.
-const ASSIGNED: [(&str, &str); 4] =
-    [("src/broker", "detail"), ("src/broker", "why"), ("src/device_auth", "detail"), ("src/store/sqlite", "detail")];
+const ASSIGNED: [(&str, &str); 6] = [
+    ("src/mqtt/desk.rs", "why"),
+    ("src/mqtt/session.rs", "why"),
+    ("src/broker", "detail"),
+    ("src/broker", "why"),
+    ("src/device_auth", "detail"),
+    ("src/store/sqlite", "detail"),
+];
 
 /// A text, and the form for many if it is about a count.
 type Text = (String, Option<String>);

@@ -29,6 +29,7 @@ mod listener;
 mod mosquitto_rules;
 mod mqtt;
 mod mqtt_hooks;
+mod mqtt_load;
 mod mqtt_outside;
 mod mtls;
 mod openapi;

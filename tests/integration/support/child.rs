@@ -70,6 +70,11 @@ impl Served {
         Some(Self { child, lines, issuer, port })
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it prints.
     pub fn line(&mut self) -> String {
         self.lines.next().unwrap().unwrap()
