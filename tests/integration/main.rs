@@ -26,6 +26,7 @@ mod labels;
 mod languages;
 mod listener;
 mod mosquitto_rules;
+mod mqtt_check;
 mod mtls;
 mod openapi;
 mod operators;
