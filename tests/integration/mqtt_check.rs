@@ -79,6 +79,21 @@ async fn a_broker_without_rules_is_found_out_in_words_a_057_a_059_d_14() {
     assert!(first["change"]["mosquitto"].as_str().unwrap().contains("pairgate mqtt acl"), "{first}");
 }
 
+/// Mosquitto makes the client id out of the certificate: the check and the node that serves are one client to it.
+#[tokio::test]
+async fn beside_a_node_that_serves_it_says_that_it_cannot_look() {
+    let mosquitto = Mosquitto::start().await;
+    let data = installation(&mosquitto);
+    let _serving = mosquitto.certified(acl::PAIRGATE).subscribe("pairgate", &["pairgate/v1/+/pairing/request"]);
+    // The certificate of the section was made again with it; that of the node is as good.
+    let (checks, is_good, value) = check(data.path(), &["--user-name", acl::PAIRING, "--password-file", "password"]);
+    assert!(
+        !is_good && having(&checks, "WRONG") == ["Pairgate stays connected beside the node that serves"],
+        "{checks:#?}"
+    );
+    assert!(value.to_string().contains("Stop pairgate serve"), "{value}");
+}
+
 #[tokio::test]
 async fn a_broker_that_is_not_there_and_one_that_is_not_set_are_said() {
     let mut mosquitto = Mosquitto::start().await;
