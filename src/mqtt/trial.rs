@@ -120,7 +120,7 @@ impl Trial {
                 what: "Pairgate stays connected beside the node that serves",
                 means: "The broker gives this check and the node that serves one client id; they push each other off. Stop pairgate serve for as long as the check runs.",
                 mosquitto: "use_username_as_clientid does this, and has to stay: stop pairgate serve and check again",
-                emqx: "clientid_override does this: the client id must stay as the client says it",
+                emqx: "clientid_override or peer_cert_as_clientid does this: the client id must stay as the client says it",
             },
             Self::Subscribe => Words {
                 what: "Pairgate may subscribe to requests and commands",
