@@ -95,7 +95,7 @@ enum Command {
     /// List and rotate the keys that sign tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// The organisation's MQTT broker: its rules
+    /// The organisation's MQTT broker: rules for it, and whether it keeps them
     #[command(subcommand)]
     Mqtt(mqtt::MqttCommand),
     /// The risk assessment: what is in force, signed versions
@@ -160,7 +160,7 @@ async fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tls(command) => tls::run(command, &load()?, json),
         Command::Doctor => doctor::run(&load()?, json).await,
         Command::Keys(command) => keys::run(command, &load()?, json).await,
-        Command::Mqtt(command) => mqtt::run(&command, &load()?, json),
+        Command::Mqtt(command) => mqtt::run(command, &load()?, json).await,
         Command::Risk(command) => risk::run(command, &load()?, json).await,
         Command::Config(command) => config::run(command, load, json),
     }

@@ -3,15 +3,15 @@
 //! Places are counted apart, so that strangers can't shut out those who are known: whoever has not said who it is, those who ask to be paired, operators,
 //! and paired devices, of which there are never more than are registered, because each has one connection.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::connections::Connected;
 use crate::broker::refusals::network_of;
@@ -22,7 +22,8 @@ use crate::mqtt::follow::Outlet;
 use crate::mqtt::session::Session;
 use crate::tls::server::TlsDoor;
 
-/// Connections that have not said who they are, in all and of one address (IPv6: of one /64). Each has 10 seconds for the handshake and 10 to say it.
+/// Connections that have not said who they are, in all and of one address (IPv6: of one /64). Each has 10 seconds for the handshake and 10 to say it; where
+/// there is no more room, the one that has said nothing for longest goes, because whoever is honest says it at once.
 const STRANGERS: (usize, usize) = (4096, 512);
 /// Connections of devices that are to be paired, in all and of one address.
 const UNPAIRED: (usize, usize) = (4096, 512);
@@ -83,7 +84,7 @@ pub struct Embedded {
 struct Guests {
     by_client: BTreeMap<String, Entry>,
     next: u64,
-    strangers: Counts,
+    strangers: Strangers,
     unpaired: Counts,
     operators: usize,
     takeovers: HashMap<DeviceId, (Timestamp, u32)>,
@@ -135,12 +136,53 @@ impl Counts {
     }
 }
 
+/// Connections that have not said who they are, by the order in which they came.
+#[derive(Default)]
+struct Strangers {
+    next: u64,
+    waiting: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+    by_address: HashMap<IpAddr, BTreeSet<u64>>,
+}
+
+impl Strangers {
+    /// A place, and what tells that it was given to another.
+    fn enter(&mut self, address: IpAddr, (in_all, of_one): (usize, usize)) -> (u64, oneshot::Receiver<()>) {
+        let address = network_of(address);
+        let of_this = self.by_address.get(&address).filter(|numbers| numbers.len() >= of_one);
+        let oldest = match of_this.and_then(BTreeSet::first) {
+            Some(oldest) => Some(*oldest),
+            None if self.waiting.len() >= in_all => self.waiting.keys().next().copied(),
+            None => None,
+        };
+        if let Some(evict) = oldest.and_then(|oldest| self.leave(oldest)) {
+            // It may just have gone by itself.
+            let _ = evict.send(());
+        }
+        let (evict, evicted) = oneshot::channel();
+        self.next += 1;
+        self.waiting.insert(self.next, (address, evict));
+        self.by_address.entry(address).or_default().insert(self.next);
+        (self.next, evicted)
+    }
+
+    fn leave(&mut self, number: u64) -> Option<oneshot::Sender<()>> {
+        let (address, evict) = self.waiting.remove(&number)?;
+        if let Some(numbers) = self.by_address.get_mut(&address) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+        Some(evict)
+    }
+}
+
 /// A stranger's place, until it has said who it is, or is gone.
-pub struct StrangersPlace(Arc<Embedded>, IpAddr);
+pub struct StrangersPlace(Arc<Embedded>, u64);
 
 impl Drop for StrangersPlace {
     fn drop(&mut self) {
-        self.0.lock().strangers.give_back(self.1);
+        drop(self.0.lock().strangers.leave(self.1));
     }
 }
 
@@ -209,24 +251,16 @@ impl Embedded {
                     continue;
                 }
             };
-            if !self.lock().strangers.take(peer.ip(), STRANGERS) {
-                tracing::debug!(%peer, "too many MQTT connections that say nothing");
-                continue;
-            }
-            let stranger = StrangersPlace(Arc::clone(&self), peer.ip());
+            let (number, evicted) = self.lock().strangers.enter(peer.ip(), STRANGERS);
+            let stranger = StrangersPlace(Arc::clone(&self), number);
             // Small answers at once: without it, each takes 40 ms.
             let _ = stream.set_nodelay(true);
             let (endpoint, door) = (Arc::clone(&self), door.clone());
             // In a task of its own, so that a silent client blocks nobody.
             tokio::spawn(async move {
-                match door {
-                    None => endpoint.converse(stream, Visitor { peer, certificates: Arc::from([]) }, stranger).await,
-                    Some(door) => match door.accept(stream).await {
-                        Ok((stream, tls)) => {
-                            endpoint.converse(stream, Visitor { peer, certificates: tls.certificates }, stranger).await;
-                        }
-                        Err(error) => tracing::debug!(%error, %peer, "a handshake failed"),
-                    },
+                tokio::select! {
+                    () = given_away(evicted) => tracing::debug!(%peer, "an MQTT connection said nothing for too long"),
+                    () = endpoint.receive(stream, door, peer, stranger) => {}
                 }
             });
         }
@@ -235,11 +269,24 @@ impl Embedded {
         }
     }
 
-    async fn converse<S>(self: Arc<Self>, stream: S, visitor: Visitor, stranger: StrangersPlace)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        Session::new(stream, self, visitor).serve(stranger).await;
+    async fn receive(
+        self: Arc<Self>,
+        stream: TcpStream,
+        door: Option<Arc<TlsDoor>>,
+        peer: SocketAddr,
+        stranger: StrangersPlace,
+    ) {
+        let Some(door) = door else {
+            let visitor = Visitor { peer, certificates: Arc::from([]) };
+            return Session::new(stream, self, visitor).serve(stranger).await;
+        };
+        match door.accept(stream).await {
+            Ok((stream, tls)) => {
+                let visitor = Visitor { peer, certificates: tls.certificates };
+                Session::new(stream, self, visitor).serve(stranger).await;
+            }
+            Err(error) => tracing::debug!(%error, %peer, "a handshake failed"),
+        }
     }
 
     /// Serves one connection that somebody else has accepted, to its end.
@@ -247,9 +294,9 @@ impl Embedded {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        self.lock().strangers.take(visitor.peer.ip(), (usize::MAX, usize::MAX));
-        let stranger = StrangersPlace(Arc::clone(&self), visitor.peer.ip());
-        self.converse(stream, visitor, stranger).await;
+        let (number, _) = self.lock().strangers.enter(visitor.peer.ip(), (usize::MAX, usize::MAX));
+        let stranger = StrangersPlace(Arc::clone(&self), number);
+        Session::new(stream, self, visitor).serve(stranger).await;
     }
 
     /// Takes a place for whoever is known now; in place of a former connection of the same client, which can only have had the same key. `None` if there is none.
@@ -325,6 +372,13 @@ impl Embedded {
         if present.ok().flatten().as_ref() != Some(&entry.connected) {
             entry.end(Ending::NotAllowed);
         }
+    }
+}
+
+/// Waits until a stranger's place is given to another; for ever, once it has said who it is.
+async fn given_away(evicted: oneshot::Receiver<()>) {
+    if evicted.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

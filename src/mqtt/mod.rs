@@ -8,15 +8,18 @@
 //! | [`client`], [`link`], [`relay`] | the connection to the organisation's broker: which node has it, the protocol, TLS |
 //! | [`acl`] | rules for Mosquitto |
 //! | [`emqx`] | asks EMQX to end a connection |
+//! | [`check`], [`trial`], [`peer`] | `pairgate mqtt check`: what is tried at such a broker, the words for it, its connections |
 //! | [`embedded`], [`session`] | our own endpoint: who is connected, and one connection |
 
 pub mod acl;
+pub mod check;
 pub mod client;
 pub mod desk;
 pub mod embedded;
 pub mod emqx;
 pub mod follow;
 pub mod link;
+pub mod peer;
 pub mod relay;
 pub mod session;
 pub mod topics;
@@ -94,3 +97,4 @@ impl Edge {
 pub fn url(address: SocketAddr, is_tls: bool) -> String {
     format!("{}://{address}", if is_tls { "mqtts" } else { "mqtt" })
 }
+pub mod trial;
