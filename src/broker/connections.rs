@@ -18,7 +18,7 @@ use crate::device_auth::connection::Password;
 use crate::id::DeviceId;
 use crate::model::audit::{Actor, Context, Event, one_line};
 use crate::model::device::{Device, DeviceState, PinnedKey};
-use crate::model::operator::Reach;
+use crate::model::operator::{Operator, Reach};
 use crate::secret::{Bytes32, b64u, is_equal};
 use crate::store::StoreError;
 
@@ -63,6 +63,8 @@ pub enum Connected {
         name: String,
         /// Does the person see all sites?
         sees_all: bool,
+        /// The person's keys, in the order of their thumbprints.
+        keys: Vec<Bytes32>,
     },
 }
 
@@ -193,8 +195,23 @@ impl Broker {
             return self.refuse_connection(None, "a client id that is not its own", connect).await;
         }
         self.use_up(connect, password, None).await?;
+        Ok(self.operator_connected(operator).await?)
+    }
+
+    async fn operator_connected(&self, operator: Operator) -> Result<Connected, StoreError> {
+        let mut keys: Vec<Bytes32> = self.store.operator_keys(operator.id).await?.iter().map(|key| key.jkt).collect();
+        keys.sort_unstable();
         let sees_all = operator.rights.reach() == Reach::Everywhere;
-        Ok(Connected::Operator { name: operator.name, sees_all })
+        Ok(Connected::Operator { name: operator.name, sees_all, keys })
+    }
+
+    /// A person who has a living key, with the roles that such a key has.
+    async fn operator_with_key(&self, name: &str) -> Result<Option<Operator>, StoreError> {
+        let Some(operator) = self.store.operator(name).await? else { return Ok(None) };
+        match self.store.operator_keys(operator.id).await?.first() {
+            Some(key) => self.operator_by_key(&key.jkt).await,
+            None => Ok(None),
+        }
     }
 
     async fn use_up(
@@ -217,13 +234,14 @@ impl Broker {
     /// If the store fails.
     pub async fn connected(&self, client_id: &str, user_name: &str) -> Result<Option<Connected>, StoreError> {
         if let Some(name) = user_name.strip_prefix("operator:") {
-            let operator = self.store.operator(name).await?.filter(|operator| operator.disabled_at.is_none());
             let is_own = client_id.strip_prefix("operator.").and_then(|rest| rest.strip_prefix(name));
-            let is_own = is_own.is_some_and(|rest| rest.starts_with('.'));
-            return Ok(operator.filter(|_| is_own).map(|operator| {
-                let sees_all = operator.rights.reach() == Reach::Everywhere;
-                Connected::Operator { name: operator.name, sees_all }
-            }));
+            if !is_own.is_some_and(|rest| rest.starts_with('.')) {
+                return Ok(None);
+            }
+            return match self.operator_with_key(name).await? {
+                Some(operator) => Ok(Some(self.operator_connected(operator).await?)),
+                None => Ok(None),
+            };
         }
         // By certificate, brokers may leave the user name out.
         let name = if user_name.is_empty() { client_id } else { user_name };

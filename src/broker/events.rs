@@ -34,8 +34,12 @@ pub enum News {
     Tell(DeviceId, String),
     /// What the device last asked about its pairing has another answer now.
     PairingChanged(DeviceId),
+    /// The same, and there will be no other answer after that.
+    PairingConfirmed(DeviceId),
     /// The device may not be connected any more.
     Ended(DeviceId),
+    /// People's keys or roles have changed: some may not be connected any more, or not see what they saw.
+    PeopleChanged,
 }
 
 /// What the records after some record say.
@@ -100,8 +104,13 @@ impl Broker {
     }
 
     async fn read_record(&self, record: &Record, news: &mut Vec<News>) -> Result<(), NewsError> {
-        let (Some(event), Some(Ok(id))) = (Event::parse(&record.event), record.device.as_deref().map(DeviceId::new))
-        else {
+        let Some(event) = Event::parse(&record.event) else { return Ok(()) };
+        let Some(Ok(id)) = record.device.as_deref().map(DeviceId::new) else {
+            let is_of_people = matches!(
+                event,
+                Event::OperatorDisabled | Event::RoleChanged | Event::OperatorKeyRevoked | Event::PasskeysRemoved
+            );
+            news.extend(is_of_people.then_some(News::PeopleChanged));
             return Ok(());
         };
         // The record may be a minute old after a start; what it would tell is then over.
@@ -122,7 +131,7 @@ impl Broker {
             Event::PairingConfirmed => {
                 // A connection by the former key is not the device's any more.
                 news.push(News::Ended(id.clone()));
-                news.push(News::PairingChanged(id));
+                news.push(News::PairingConfirmed(id));
             }
             Event::DeviceSuspended | Event::DeviceStolen | Event::DeviceRetired | Event::DeviceReplaced => {
                 if is_fresh {

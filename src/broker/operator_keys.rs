@@ -169,8 +169,8 @@ impl Broker {
         Ok(self.store.operator_key(jkt).await?.map(|(_, operator)| operator))
     }
 
-    /// Does what a signed command says, once; the signed result. `None` if nobody could have signed it: that is only recorded (bounded, A-091).
-    pub async fn operator_command(&self, text: &str, peer: Option<IpAddr>) -> Option<String> {
+    /// Does what a signed command says, once; the key that signed it, and the signed result. `None` if nobody could have signed it: that is only recorded (bounded, A-091).
+    pub async fn operator_command(&self, text: &str, peer: Option<IpAddr>) -> Option<(Bytes32, String)> {
         let signed = match self.signed_command(text).await {
             Ok(signed) => signed,
             Err(nobodys) => return self.refuse_command(nobodys, peer).await,
@@ -191,10 +191,11 @@ impl Broker {
             result["device"] = Value::from(device.as_str());
         }
         let result = self.signing.sign(SigningAlgorithm::Es256, RESULT, &result, false);
-        result.inspect_err(|error| tracing::error!(%error, "the result of a command could not be signed")).ok()
+        let result = result.inspect_err(|error| tracing::error!(%error, "the result of a command could not be signed"));
+        Some((signed.key.jkt, result.ok()?))
     }
 
-    async fn refuse_command(&self, nobodys: Nobodys, peer: Option<IpAddr>) -> Option<String> {
+    async fn refuse_command(&self, nobodys: Nobodys, peer: Option<IpAddr>) -> Option<(Bytes32, String)> {
         match nobodys {
             Nobodys::Refused(detail) => self.note_refusal(Event::CommandRefused, None, &detail, peer).await,
             Nobodys::Store(error) => tracing::error!(%error, "a command could not be checked"),

@@ -173,7 +173,7 @@ impl Check<'_> {
         self.conclude(Trial::Subscribe, listed(&refused));
         let device = &self.plan.device.id;
         let devices = vec![topics.pairing_response(device), topics.event(device)];
-        let consoles = vec![topics.pending(), topics.results(), topics.status()];
+        let consoles = vec![topics.pending(), topics.results(&[0; 32]), topics.status()];
         for (trial, topics) in [(Trial::TellDevices, devices), (Trial::TellConsoles, consoles)] {
             let mut refused = Vec::new();
             for topic in topics {
@@ -248,7 +248,7 @@ impl Check<'_> {
             (Trial::ReadResponse, None, vec![response]),
             (Trial::ReadAll, Some("#".to_owned()), vec![event.clone()]),
             (Trial::ReadLevels, Some(levels), vec![event]),
-            (Trial::ReadConsoles, None, vec![topics.pending(), topics.results()]),
+            (Trial::ReadConsoles, None, vec![topics.pending(), topics.results(&[0; 32])]),
         ] {
             if trial == Trial::ReadResponse && self.plan.device.is_shared {
                 self.note(trial, State::NotTried, SHARED);

@@ -243,6 +243,9 @@ impl Outlet for Client {
         }
     }
 
+    /// Which people are connected there, is that broker's business.
+    fn people_changed(&self) {}
+
     fn end(&self, device: &DeviceId) {
         // Of the brokers that have a call for it, EMQX is the one that is known here; elsewhere the rules refuse what comes next.
         if self.is_connected() && self.broker.emqx.is_some() && self.kicks.try_send(device.clone()).is_err() {

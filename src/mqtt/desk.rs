@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::broker::Broker;
 use crate::broker::events::News;
 use crate::broker::pairing::PairingError;
 use crate::clock::Timestamp;
 use crate::id::DeviceId;
 use crate::mqtt::topics::{Incoming, Topics};
-use crate::oauth::jose::typ_and_issuer;
+use crate::oauth::jose::glance;
 
 /// The longest payload that is read, in bytes: that of a poll.
 pub const MAX_PAYLOAD: usize = 12 * 1024;
@@ -21,6 +23,8 @@ const MAX_CORRELATION: usize = 256;
 const PER_MINUTE: u32 = 60;
 /// Devices that are counted apart, and whose last poll is kept; the rest share one place, and poll again.
 const PLACES: usize = 4096;
+/// Pairings of one device whose last polls are kept.
+const PAIRINGS: usize = 3;
 /// A pairing's last poll is of no use after the pairing.
 const KEEP_POLL: Duration = Duration::from_secs(15 * 60);
 
@@ -52,6 +56,14 @@ pub struct Outgoing {
     pub correlation: Option<Vec<u8>>,
 }
 
+/// What is looked at of a pairing message before the broker judges it.
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    #[serde(default)]
+    pairing_id: String,
+}
+
 /// The desk. Nothing authoritative is in its memory: what is lost with it, devices ask again.
 pub struct Desk {
     broker: Arc<Broker>,
@@ -63,12 +75,13 @@ pub struct Desk {
 struct Memory {
     minute: i64,
     answered: HashMap<Option<DeviceId>, u32>,
-    polls: HashMap<DeviceId, LastPoll>,
+    polls: HashMap<DeviceId, Vec<LastPoll>>,
 }
 
-/// What a device last asked about its pairing. A poll is idempotent: asked again, it tells how things are now.
+/// What was last asked about a pairing. A poll is idempotent: asked again, it tells how things are now.
 #[derive(Clone)]
 struct LastPoll {
+    pairing: String,
     body: String,
     at: Timestamp,
     peer: Option<IpAddr>,
@@ -121,8 +134,8 @@ impl Desk {
                         Some(Outgoing { topic: own, payload, correlation })
                     }
                     Incoming::Command => {
-                        let result = self.broker.operator_command(text.trim(), peer).await?;
-                        Some(Outgoing { topic: self.topics.results(), payload: result.into_bytes(), correlation })
+                        let (key, result) = self.broker.operator_command(text.trim(), peer).await?;
+                        Some(Outgoing { topic: self.topics.results(&key), payload: result.into_bytes(), correlation })
                     }
                 };
             }
@@ -136,16 +149,16 @@ impl Desk {
     }
 
     async fn pairing(&self, device: &DeviceId, body: &str, peer: Option<IpAddr>) -> String {
-        let outcome = match typ_and_issuer(body) {
+        let outcome = match glance::<Claims>(body) {
             // Another device's message on this device's topic: its answer would go to the wrong one.
-            Some((_, issuer)) if issuer != device.as_str() => {
+            Some((_, claims)) if claims.iss != device.as_str() => {
                 self.refuse("a pairing message on another device's topic", peer).await;
                 Err(PairingError::Refused)
             }
-            Some((typ, _)) if typ == "pairing-poll+jwt" => {
+            Some((typ, claims)) if typ == "pairing-poll+jwt" => {
                 let outcome = self.broker.poll_pairing(body, peer).await;
                 if outcome.is_ok() {
-                    self.keep_poll(device, body, peer);
+                    self.keep_poll(device, claims.pairing_id, body, peer);
                 }
                 outcome
             }
@@ -156,20 +169,25 @@ impl Desk {
     }
 
     /// What is to be sent because of some news; nothing, if nobody waits for it.
-    pub async fn push(&self, news: &News) -> Option<Outgoing> {
+    pub async fn push(&self, news: &News) -> Vec<Outgoing> {
         match news {
-            News::Tell(device, event) => Some(Outgoing {
-                topic: self.topics.event(device),
-                payload: event.clone().into_bytes(),
-                correlation: None,
-            }),
-            News::PairingChanged(device) => {
-                let LastPoll { body, peer, .. } = self.last_poll(device)?;
-                let answer = self.broker.poll_pairing(&body, peer).await.ok()?;
-                let topic = self.topics.pairing_response(device);
-                Some(Outgoing { topic, payload: answer.into_bytes(), correlation: None })
+            News::Tell(device, event) => {
+                let payload = event.clone().into_bytes();
+                vec![Outgoing { topic: self.topics.event(device), payload, correlation: None }]
             }
-            News::Ended(_) => None,
+            News::PairingChanged(device) | News::PairingConfirmed(device) => {
+                let mut answers = Vec::new();
+                // Of several that say that they are the device, each hears how its own pairing stands. Once confirmed, all are over, and none is asked again
+                // by us: that would be one more refusal in the record.
+                for poll in self.last_polls(device, matches!(news, News::PairingConfirmed(_))) {
+                    if let Ok(answer) = self.broker.poll_pairing(&poll.body, poll.peer).await {
+                        let topic = self.topics.pairing_response(device);
+                        answers.push(Outgoing { topic, payload: answer.into_bytes(), correlation: None });
+                    }
+                }
+                answers
+            }
+            News::Ended(_) | News::PeopleChanged => Vec::new(),
         }
     }
 
@@ -203,20 +221,28 @@ impl Desk {
         *count <= PER_MINUTE
     }
 
-    fn keep_poll(&self, device: &DeviceId, body: &str, peer: Option<IpAddr>) {
+    fn keep_poll(&self, device: &DeviceId, pairing: String, body: &str, peer: Option<IpAddr>) {
         let now = self.broker.now();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.polls.len() >= PLACES {
-            memory.polls.retain(|_, poll| now.since(poll.at) < KEEP_POLL);
+            memory.polls.retain(|_, polls| polls.iter().any(|poll| now.since(poll.at) < KEEP_POLL));
         }
-        if memory.polls.len() < PLACES || memory.polls.contains_key(device) {
-            memory.polls.insert(device.clone(), LastPoll { body: body.to_owned(), at: now, peer });
+        if memory.polls.len() >= PLACES && !memory.polls.contains_key(device) {
+            return;
         }
+        let polls = memory.polls.entry(device.clone()).or_default();
+        polls.retain(|poll| poll.pairing != pairing && now.since(poll.at) < KEEP_POLL);
+        // No more pairings than that wait for one device; the broker has just said that this is one of them.
+        if polls.len() >= PAIRINGS {
+            polls.remove(0);
+        }
+        polls.push(LastPoll { pairing, body: body.to_owned(), at: now, peer });
     }
 
-    fn last_poll(&self, device: &DeviceId) -> Option<LastPoll> {
+    fn last_polls(&self, device: &DeviceId, is_last_time: bool) -> Vec<LastPoll> {
         let now = self.broker.now();
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.polls.get(device).filter(|poll| now.since(poll.at) < KEEP_POLL).cloned()
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let polls = if is_last_time { memory.polls.remove(device) } else { memory.polls.get(device).cloned() };
+        polls.unwrap_or_default().into_iter().filter(|poll| now.since(poll.at) < KEEP_POLL).collect()
     }
 }

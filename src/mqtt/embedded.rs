@@ -362,6 +362,26 @@ impl Embedded {
         }
     }
 
+    /// Ends the connections of people who may see less, or more, than when they connected; those who may come back at once.
+    async fn look_at_people(self: Arc<Self>) {
+        let people: Vec<(String, String, Connected)> = {
+            let guests = self.lock();
+            let of_people = guests.by_client.iter().filter_map(|(client_id, entry)| match &entry.connected {
+                Connected::Operator { name, .. } => Some((client_id.clone(), name.clone(), entry.connected.clone())),
+                Connected::Device { .. } | Connected::Unpaired { .. } => None,
+            });
+            of_people.collect()
+        };
+        for (client_id, name, connected) in people {
+            let present = self.desk.broker().connected(&client_id, &format!("operator:{name}")).await;
+            if present.ok().flatten().as_ref() != Some(&connected)
+                && let Some(entry) = self.lock().by_client.get(&client_id)
+            {
+                entry.end(Ending::NotAllowed);
+            }
+        }
+    }
+
     /// Ends the connection of a device if its key is not the device's any more, or the device may not be connected.
     async fn end_if_over(self: Arc<Self>, device: DeviceId) {
         tokio::time::sleep(LAST_WORDS).await;
@@ -392,7 +412,7 @@ impl Outlet for Guestbook {
 
     fn send(&self, outgoing: Outgoing) {
         let topics = self.0.desk.topics();
-        if outgoing.topic == topics.pending() || outgoing.topic == topics.results() {
+        if outgoing.topic == topics.pending() {
             self.0.send_to_operators(&outgoing);
             return;
         }
@@ -402,6 +422,10 @@ impl Outlet for Guestbook {
         let unpaired = format!("{device}.");
         let asking = guests.by_client.range(unpaired.clone()..).take_while(|(client, _)| client.starts_with(&unpaired));
         asking.map(|(_, entry)| entry).chain(guests.by_client.get(device)).for_each(|entry| entry.send(&outgoing));
+    }
+
+    fn people_changed(&self) {
+        tokio::spawn(Arc::clone(&self.0).look_at_people());
     }
 
     fn end(&self, device: &DeviceId) {

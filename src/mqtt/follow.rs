@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::events::News;
+use crate::id::DeviceId;
 use crate::mqtt::desk::{Desk, Outgoing};
 
 /// Without a wake-up call, the log is looked at this often: what another process changed is seen in time.
@@ -24,7 +25,9 @@ pub trait Outlet: Send + Sync {
     /// Sends a message.
     fn send(&self, outgoing: Outgoing);
     /// Ends the connection of a device that may not have it any more.
-    fn end(&self, device: &crate::id::DeviceId);
+    fn end(&self, device: &DeviceId);
+    /// Looks again who of the people may be connected, and see what.
+    fn people_changed(&self);
 }
 
 /// Follows until the process stops.
@@ -64,10 +67,14 @@ async fn pass_on(
         after = batch.seen;
         *seen = Some(after);
         for news in &batch.news {
-            if let News::Ended(device) = news {
-                outlets.iter().for_each(|outlet| outlet.end(device));
-            } else if let Some(outgoing) = desk.push(news).await {
-                outlets.iter().for_each(|outlet| outlet.send(outgoing.clone()));
+            match news {
+                News::Ended(device) => outlets.iter().for_each(|outlet| outlet.end(device)),
+                News::PeopleChanged => outlets.iter().for_each(|outlet| outlet.people_changed()),
+                News::Tell(..) | News::PairingChanged(_) | News::PairingConfirmed(_) => {
+                    for outgoing in desk.push(news).await {
+                        outlets.iter().for_each(|outlet| outlet.send(outgoing.clone()));
+                    }
+                }
             }
         }
         if !batch.is_full {

@@ -403,7 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         received.peer = Some(self.visitor.peer.ip());
         if let Some(outgoing) = desk.answer(received).await {
             if matches!(guest.connected, Connected::Operator { .. }) {
-                // Whoever watches sees what became of it.
+                // By whichever of its connections the person listens.
                 self.endpoint.send_to_operators(&outgoing);
             } else {
                 self.deliver(outgoing, guest).await?;

@@ -5,6 +5,7 @@
 
 use crate::broker::connections::Connected;
 use crate::id::DeviceId;
+use crate::secret::{Bytes32, b64u};
 
 /// The version of the topics.
 const VERSION: &str = "v1";
@@ -55,9 +56,9 @@ impl Topics {
         format!("{}/operations/commands", self.base)
     }
 
-    /// What became of it.
-    pub fn results(&self) -> String {
-        format!("{}/operations/results", self.base)
+    /// What became of commands that this key signed. A topic for each key: of things at other sites, nobody hears.
+    pub fn results(&self, key: &Bytes32) -> String {
+        format!("{}/operations/results/{}", self.base, b64u(key))
     }
 
     /// Whether Pairgate is there.
@@ -120,8 +121,9 @@ impl Topics {
         match connected {
             Connected::Device { id, .. } => filter == self.pairing_response(id) || filter == self.event(id),
             Connected::Unpaired { id, .. } => filter == self.pairing_response(id),
-            Connected::Operator { sees_all, .. } => {
-                filter == self.results() || filter == self.status() || (*sees_all && filter == self.pending())
+            Connected::Operator { sees_all, keys, .. } => {
+                let is_own = keys.iter().any(|key| filter == self.results(key));
+                is_own || filter == self.status() || (*sees_all && filter == self.pending())
             }
         }
     }
@@ -153,8 +155,9 @@ mod tests {
         let topics = Topics::new("acme/pairgate");
         let paired = Connected::Device { id: id("tv-1"), jkt: [1; 32] };
         let unpaired = Connected::Unpaired { id: id("tv-1"), jkt: [2; 32] };
-        let person = |sees_all| Connected::Operator { name: "dana".into(), sees_all };
+        let person = |sees_all| Connected::Operator { name: "dana".into(), sees_all, keys: vec![[3; 32]] };
         let base = "acme/pairgate/v1";
+        let (own, others) = ([[3; 32], [4; 32]].map(|key| format!("operations/results/{}", b64u(&key)))).into();
         let rows = [
             ("tv-1/pairing/request", "ppn", "nn"),
             ("tv-1/pairing/response", "ssn", "nn"),
@@ -163,7 +166,10 @@ mod tests {
             ("tv-2/pairing/response", "nnn", "nn"),
             ("tv-2/event", "nnn", "nn"),
             ("operations/commands", "nnn", "pp"),
-            ("operations/results", "nnn", "ss"),
+            ("operations/results", "nnn", "nn"),
+            (own.as_str(), "nnn", "ss"),
+            (others.as_str(), "nnn", "nn"),
+            ("operations/results/+", "nnn", "nn"),
             ("operations/status", "nnn", "ss"),
             ("operations/pending", "nnn", "ns"),
             ("+/event", "nnn", "nn"),

@@ -129,7 +129,7 @@ fn migrations_are_numbered_without_gaps() {
 
 /// The attacks that this version meets (`docs/threat-model.md`).
 fn met_attacks() -> Vec<u32> {
-    let ranges = [1..=53, 55..=55, 60..=60, 71..=82, 85..=94, 96..=98, 101..=101];
+    let ranges = [1..=53, 55..=60, 71..=82, 85..=94, 96..=98, 101..=101];
     ranges.into_iter().flatten().collect()
 }
 
@@ -178,7 +178,7 @@ fn every_clause_that_says_must_is_linked_to_a_test_that_there_is() {
     let wanted =
         CLAUSES.iter().flat_map(|(family, numbers)| numbers.iter().map(move |number| format!("{family}-{number:02}")));
     let missing: Vec<String> = wanted
-        .chain((1..=6).map(|number| format!("D-{number:02}")))
+        .chain([1, 2, 3, 4, 5, 6, 14].map(|number| format!("D-{number:02}")))
         .filter(|id| !listed.contains(id.as_str()))
         .collect();
     assert!(missing.is_empty(), "not in docs/conformance.md: {missing:?}");

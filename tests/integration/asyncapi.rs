@@ -34,14 +34,22 @@ fn its_addresses_are_the_topics_and_who_may_do_what_with_them() {
         topics.event(&device),
         topics.pending(),
         topics.commands(),
-        topics.results(),
+        topics.results(&[3; 32]),
         topics.status(),
     ]);
-    let address = |channel: &Value| channel["address"].as_str().unwrap().replace("{deviceId}", "tv-1");
+    let address = |channel: &Value| {
+        channel["address"]
+            .as_str()
+            .unwrap()
+            .replace("{deviceId}", "tv-1")
+            .replace("{key}", &pairgate::secret::b64u(&[3; 32]))
+    };
     let channels = document["channels"].as_object().unwrap();
     assert_eq!(channels.values().map(address).collect::<BTreeSet<_>>(), used);
-    let connected =
-        [Connected::Device { id: device, jkt: [0; 32] }, Connected::Operator { name: "dana".into(), sees_all: true }];
+    let connected = [
+        Connected::Device { id: device, jkt: [0; 32] },
+        Connected::Operator { name: "dana".into(), sees_all: true, keys: vec![[3; 32]] },
+    ];
     for (name, operation) in document["operations"].as_object().unwrap() {
         let channel = operation["channel"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
         let topic = address(&channels[channel]);

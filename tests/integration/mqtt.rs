@@ -426,7 +426,8 @@ async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
         }
     });
     let operations = |rest: &str| format!("{PREFIX}/v1/operations/{rest}");
-    for topic in ["pending", "results", "commands"] {
+    let results = format!("results/{}", key.jkt());
+    for topic in ["pending", results.as_str(), "commands"] {
         client.subscribe(operations(topic), rumqttc::v5::mqttbytes::QoS::AtLeastOnce).await.unwrap();
     }
     let mut radio = mqtt.radio(&device, false).await;
@@ -457,7 +458,7 @@ async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
     client.publish(operations("commands"), rumqttc::v5::mqttbytes::QoS::AtLeastOnce, false, command).await.unwrap();
     let result = loop {
         let (topic, payload) = next(&mut heard).await;
-        if topic == operations("results") {
+        if topic == operations(&results) {
             break String::from_utf8(payload).unwrap();
         }
     };
@@ -466,6 +467,56 @@ async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
     assert!(matches!(status, PairingStatus::Paired(_)));
     let records = test.records().await;
     assert_eq!(records.iter().find(|record| record.event == "pairing.confirmed").unwrap().actor, "operator:kim");
+}
+
+/// A person's rights are those of now, also on a connection that stands since the morning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_may_see_less_loses_the_connection_a_047_a_080() {
+    let test = TestBroker::start().await;
+    let mqtt = TestMqtt::embedded(&test).await;
+    let shell = Caller::command_line();
+    let key = DeviceKey::generate_es256().unwrap();
+    test.broker.add_operator(&shell, "lee", Role::Admin).await.unwrap();
+    test.broker.add_operator(&shell, "kim", Role::Technician).await.unwrap();
+    let added = test.broker.add_operator_key(&shell, "kim", "console", &key.jwk().to_string()).await.unwrap();
+    let password = || {
+        let now = test.clock.now().seconds();
+        let claims = json!({"iss": "kim", "aud": test.issuer, "iat": now, "exp": now + 120, "jti": probe::jti()});
+        key.sign_raw(&key.header("mqtt+jwt"), &claims).unwrap()
+    };
+    let connect = async || {
+        let mut options = MqttOptions::new("operator.kim.1", "127.0.0.1", mqtt.port);
+        options.set_credentials("operator:kim", password());
+        let (client, mut events) = AsyncClient::new(options, 8);
+        events.poll().await.unwrap();
+        (client, events)
+    };
+    let ended = async |mut events: rumqttc::v5::EventLoop| {
+        let end = async { while events.poll().await.is_ok() {} };
+        tokio::time::timeout(SOON, end).await.expect("the end of the connection");
+    };
+    // She no longer sees all sites: she may come back, and what waits everywhere is not hers any more.
+    let (_client, events) = connect().await;
+    test.broker.set_role(&shell, "kim", "*", None).await.unwrap();
+    test.broker.set_role(&shell, "kim", "default", Some(Role::Technician)).await.unwrap();
+    ended(events).await;
+    let (client, mut events) = connect().await;
+    let pending = format!("{PREFIX}/v1/operations/pending");
+    client.subscribe(pending, rumqttc::v5::mqttbytes::QoS::AtMostOnce).await.unwrap();
+    let answered = async {
+        loop {
+            if let Event::Incoming(Packet::SubAck(ack)) = events.poll().await.unwrap() {
+                return ack.return_codes;
+            }
+        }
+    };
+    let codes = tokio::time::timeout(SOON, answered).await.unwrap();
+    assert_eq!(codes, [rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::NotAuthorized]);
+    // The key is revoked: she may not come back.
+    let thumbprint = pairgate::secret::b64u(&added.jkt);
+    test.broker.revoke_operator_key(&shell, "kim", &thumbprint).await.unwrap();
+    ended(events).await;
+    assert!(answer_to(&mqtt, "operator.kim.1", Some(("operator:kim", &password()))).await.is_err());
 }
 
 /// By TLS: the certificate says which key, the key says which device.

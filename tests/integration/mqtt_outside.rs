@@ -190,7 +190,8 @@ async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
     let test = TestBroker::start().await;
     let _mqtt = mosquitto.serve(&test, MqttVersion::V5).await;
     let mut kim = Console::of(&mosquitto, &test, "kim").await;
-    for topic in ["pending", "results", "status"] {
+    let results = format!("results/{}", kim.key.jkt());
+    for topic in ["pending", results.as_str(), "status"] {
         kim.line.radio.subscribe(&format!("{PREFIX}/v1/operations/{topic}")).await.unwrap();
     }
     assert!(kim.heard("status").await.contains("online"));
@@ -211,11 +212,11 @@ async fn a_console_sees_what_waits_and_confirms_it_by_a_signed_command() {
     let commands = format!("{PREFIX}/v1/operations/commands");
     let command = kim.confirm(&test, "kim", &pairing, wrong);
     kim.line.radio.send_to(&commands, command, false).await.unwrap();
-    let result = jose::check(&kim.heard("results").await, &test.broker.jwks()["keys"][0]).unwrap().claims;
+    let result = jose::check(&kim.heard(&results).await, &test.broker.jwks()["keys"][0]).unwrap().claims;
     assert_eq!((&result["aud"], &result["result"]), (&json!("kim"), &json!("refused")));
     let command = kim.confirm(&test, "kim", &pairing, &digits);
     kim.line.radio.send_to(&commands, command.clone(), false).await.unwrap();
-    let result = jose::check(&kim.heard("results").await, &test.broker.jwks()["keys"][0]).unwrap().claims;
+    let result = jose::check(&kim.heard(&results).await, &test.broker.jwks()["keys"][0]).unwrap().claims;
     assert_eq!((&result["result"], &result["device"]), (&json!("done"), &json!("tv-1")));
     // The device is told at once, and the record names the person.
     let answer = line.radio.message("pairing/response", SOON).await.unwrap();

@@ -76,7 +76,7 @@ impl TestBroker {
 
     /// What a command is answered; `None`: nothing.
     async fn command(&self, text: &str) -> Option<Value> {
-        let answer = self.broker.operator_command(text, Some(PEER)).await?;
+        let (_, answer) = self.broker.operator_command(text, Some(PEER)).await?;
         let answer = jose::check(&answer, &self.broker.jwks()["keys"][0]).unwrap();
         assert_eq!(answer.header["typ"], "command-result+jwt");
         assert!(answer.header.get("jwk").is_none() && answer.header["kid"].is_string());
@@ -301,7 +301,7 @@ async fn futures_of(test: &TestBroker, text: &str) -> Vec<Option<String>> {
     let mut rivals = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (broker, text) = (Arc::clone(&test.broker), text.to_owned());
-        rivals.spawn(async move { broker.operator_command(&text, None).await });
+        rivals.spawn(async move { broker.operator_command(&text, None).await.map(|(_, result)| result) });
     }
     rivals.join_all().await
 }

@@ -61,7 +61,7 @@ impl Mosquitto {
         let topics = Topics::new("pairgate");
         // With the block of a console, which the file has as an example, for one of another name.
         let rules = acl::for_paired(&topics, acl::PAIRGATE).replace("# user operator:dana", "user operator:kim");
-        let rules = rules.replace("\n# topic ", "\ntopic ");
+        let rules = rules.replace("\n# topic ", "\ntopic ").replace("THUMBPRINT-OF-ITS-KEY", "+");
         mosquitto.write("paired.acl", &rules);
         mosquitto.write("pairing.acl", &acl::for_pairing(&topics));
         let passwords = mosquitto.path("passwords");
