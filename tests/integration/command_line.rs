@@ -486,6 +486,7 @@ fn help_begins_with_what_to_do() {
       audit     Read and check the audit log
       tls       The local certificate authority: make it, show it, renew
       keys      List and rotate the keys that sign tokens
+      mqtt      The organisation's MQTT broker: rules for it, and whether it keeps them
       risk      The risk assessment: what is in force, signed versions
       config    Show and check configuration
       doctor    Look whether this installation is as it should be
