@@ -11,6 +11,7 @@ use crate::cli::serve::broker_to_look_at;
 use crate::cli::transport::hosts;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Tls, is_wide};
+use crate::mqtt::relay;
 use crate::oauth::certificate::Certificate;
 use crate::tls::files::{CertificateFiles, Facts, facts_of};
 use crate::tls::local_ca::LocalCa;
@@ -46,6 +47,7 @@ pub async fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     findings.push(database(config).await);
     findings.extend(transport(config, Clock::system().now()));
     findings.extend(proxies(config));
+    findings.extend(mqtt(config, Clock::system().now()));
     let has_failed = findings.iter().any(|Finding(state, ..)| *state == State::Fail);
     if json {
         let list: Vec<_> = findings
@@ -65,15 +67,9 @@ pub async fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 fn files(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut look = |what: &'static str, path: &Path, open: State| {
-        findings.push(match std::fs::metadata(path).map(|facts| facts.permissions().mode() & 0o777) {
-            Err(_) => {
-                Finding(State::Warn, what, format!("{}: is not there yet; pairgate serve makes it", path.display()))
-            }
-            Ok(mode) if mode & 0o077 != 0 => {
-                Finding(open, what, format!("others may read it (mode {mode:o}); run: chmod go= {}", path.display()))
-            }
-            Ok(_) => Finding(State::Good, what, format!("{} is for its owner only", path.display())),
-        });
+        let absent =
+            Finding(State::Warn, what, format!("{}: is not there yet; pairgate serve makes it", path.display()));
+        findings.push(owners_only(what, path, open).unwrap_or(absent));
     };
     // What is in it is for its owner only by itself; a look at the names is no harm, but no use either.
     look("data directory", &config.data, State::Warn);
@@ -83,6 +79,16 @@ fn files(config: &Config) -> Vec<Finding> {
         look("master key", &config.data.join("master.key"), State::Fail);
     }
     findings
+}
+
+/// Whether only its owner may read a file; nothing if it is not there.
+fn owners_only(what: &'static str, path: &Path, open: State) -> Option<Finding> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    Some(if mode & 0o077 == 0 {
+        Finding(State::Good, what, format!("{} is for its owner only", path.display()))
+    } else {
+        Finding(open, what, format!("others may read it (mode {mode:o}); run: chmod go= {}", path.display()))
+    })
 }
 
 async fn database(config: &Config) -> Finding {
@@ -147,6 +153,38 @@ fn transport(config: &Config, now: Timestamp) -> Vec<Finding> {
         (Some(listen), _) => Finding(State::Good, "client certificates", format!("are asked for on {listen}")),
         (None, Some(url)) => Finding(State::Good, "client certificates", format!("are asked for at {url}")),
     });
+    findings
+}
+
+/// Files for the organisation's MQTT broker. What that broker lets through, only a try can tell.
+fn mqtt(config: &Config, now: Timestamp) -> Vec<Finding> {
+    const WHAT: &str = "MQTT";
+    let mut findings = Vec::new();
+    let Some(mqtt) = &config.mqtt else { return findings };
+    if let Some(listen) = mqtt.listen {
+        let how = if config.tls.is_some() { "with TLS" } else { "in clear, for this machine alone" };
+        findings.push(Finding(State::Good, WHAT, format!("devices may connect to {listen}, {how}")));
+    }
+    if let Some(path) = &mqtt.hook_secret_file {
+        let absent = Finding(State::Fail, WHAT, format!("hook_secret_file: {} is not there", path.display()));
+        findings.push(owners_only("MQTT hook secret", path, State::Fail).unwrap_or(absent));
+    }
+    let Some(broker) = &mqtt.broker else { return findings };
+    findings.push(match relay::readable(broker) {
+        Ok(()) => {
+            let text = format!(
+                "the broker is {} port {}; whether its rules hold: pairgate mqtt check",
+                broker.host, broker.port
+            );
+            Finding(State::Good, WHAT, text)
+        }
+        Err(error) => Finding(State::Fail, WHAT, format!("{error:#}")),
+    });
+    if let Some((certificate, key)) = &broker.certificate {
+        findings.push(expiry("MQTT certificate", facts_of(certificate), now));
+        findings.extend(owners_only("MQTT key", key, State::Fail));
+    }
+    findings.extend(broker.password_file.iter().filter_map(|path| owners_only("MQTT password", path, State::Fail)));
     findings
 }
 
@@ -224,6 +262,31 @@ mod tests {
         ] {
             assert_eq!(covers(name, host), expected, "{name} {host}");
         }
+    }
+
+    #[test]
+    fn files_for_an_mqtt_broker_are_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode: u32| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let states = |text: &str| -> Vec<State> {
+            let config = Config::from_parts(&format!("[mqtt]\n{text}"), []).unwrap();
+            mqtt(&config, Timestamp::from_millis(0)).into_iter().map(|Finding(state, ..)| state).collect()
+        };
+        assert_eq!(states("listen = '127.0.0.1:1'"), [State::Good]);
+        let password = file("password", "secret\n", 0o600);
+        let login = format!("url = 'mqtts://b.example'\nuser_name = 'x'\npassword_file = '{password}'");
+        assert_eq!(states(&login), [State::Good, State::Good]);
+        file("password", "secret\n", 0o644);
+        assert_eq!(states(&login), [State::Good, State::Fail], "others may read the password");
+        let certificate = file("certificate", "no certificate", 0o600);
+        let by_certificate = format!("url = 'mqtts://b.example'\ncertificate = '{certificate}'\nkey = '{certificate}'");
+        assert_eq!(states(&by_certificate)[0], State::Fail);
+        assert_eq!(states("listen = '127.0.0.1:1'\nhook_secret_file = '/nowhere'"), [State::Good, State::Fail]);
     }
 
     #[test]

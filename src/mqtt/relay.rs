@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::config::mqtt::OutsideBroker;
+use crate::config::mqtt::{OutsideBroker, read_secret};
 use crate::tls::{TlsError, provider};
 
 /// A connection and its handshake take at most so long.
@@ -119,6 +119,20 @@ impl Route {
 enum Outside {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// Are the files good that a connection needs?
+///
+/// # Errors
+/// Which is not, and why.
+pub fn readable(broker: &OutsideBroker) -> anyhow::Result<()> {
+    if let Some(path) = &broker.password_file {
+        read_secret("mqtt.password_file", path)?;
+    }
+    if broker.is_tls {
+        client_config(broker)?;
+    }
+    Ok(())
 }
 
 fn client_config(broker: &OutsideBroker) -> anyhow::Result<ClientConfig> {
