@@ -104,6 +104,7 @@ async fn ten_thousand_mqtt_clients_cost_bounded_memory_and_shut_nobody_out_a_091
     }
     let grown = resident(served.id()).saturating_sub(before);
     let connections = u64::try_from(outcome.streams.len() + PAIRED).unwrap();
+    println!("{} taken, {} turned away; {grown} KiB for {connections} connections", outcome.taken, outcome.refused);
     assert!(grown < connections * PER_CONNECTION, "{grown} KiB for {connections} connections");
     drop(outcome);
     child::json(data.path(), &["audit", "verify"]);
