@@ -300,7 +300,8 @@ listen() {
         child=$!
         while IFS= read -r message; do
             if is_event "$message"; then
-                show "$(member event "$claims") $(member confirmation_number "$claims")"
+                number=$(member confirmation_number "$claims")
+                show "$(member event "$claims")${number:+ $number}"
             else
                 printf 'A message was dropped that is not by Pairgate, for this device, in time and new\n' >&2
             fi
