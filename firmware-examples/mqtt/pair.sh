@@ -163,12 +163,12 @@ connect_to_be_paired() {
 run() {
     answer= code=0
     cp "$work/mosquitto_rr" "$work/mosquitto_sub"
-    XDG_CONFIG_HOME=$work "$@" >"$work/heard" </dev/null &
+    XDG_CONFIG_HOME=$work "$@" >"$work/heard" 2>"$work/why" </dev/null &
     child=$!
     wait $child || code=$?
     child=
     # 27: nothing came in time.
-    [ $code -eq 0 ] || [ $code -eq 27 ] || fail "the MQTT broker does not take the connection, or Pairgate is not behind it"
+    [ $code -eq 0 ] || [ $code -eq 27 ] || fail "the MQTT broker did not take the connection, or ended it: $(cat "$work/why")"
     IFS= read -r answer <"$work/heard" || :
 }
 
@@ -188,6 +188,7 @@ stop_if_refused() {
 
 request() {
     nonce=$(openssl rand -hex 32)
+    [ ${#nonce} -eq 64 ] || fail "no random numbers"
     commitment=$({ printf 'pairgate pairing v1' && bytes "$nonce$jkt_hex"; } | sha256 | b64u)
     serial=
     [ -z "$SERIAL" ] || serial=$(printf ',"serial":"%s"' "$SERIAL")
@@ -315,6 +316,7 @@ listen() {
 
 : "${ISSUER:?the address of Pairgate}" "${ID:?the device id}" "${SERIAL:=}" "${PREFIX:=pairgate}" "${CA:=}" "${CERT:=}" "${MQTT_USER:=}" "${MQTT_VERSION:=5}"
 : "${MQTT_HOST:=localhost}" "${MQTT_PORT:=$([ -n "$CA" ] && echo 8883 || echo 1883)}"
+ISSUER=${ISSUER%/}
 # What goes into messages and topics as it is.
 case $ID in *[!a-z0-9-]*) fail "no device id: $ID" ;; esac
 case $ISSUER$SERIAL$PREFIX in *[!\ -~]* | *[\"\\+#]*) fail "a character that cannot be in ISSUER, SERIAL or PREFIX" ;; esac
