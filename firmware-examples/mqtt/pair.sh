@@ -263,7 +263,7 @@ pair() {
             shown=yes
             # When an operator confirms, the poll is answered once more. What is lost in between is found by the next poll.
             connect_to_be_paired
-            run mosquitto_sub -R -t "$topic/pairing/response" -C 1 -W 15
+            run mosquitto_sub -R -t "$topic/pairing/response" -C 1 -W 5
             stop_if_refused
             is_answer || continue
         fi

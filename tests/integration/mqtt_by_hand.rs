@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pairgate::clock::Clock;
 use pairgate::mqtt::acl;
-use pairgate::simulator::{DeviceKey, Wire};
+use pairgate::simulator::{DeviceKey, Wire, jose};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ use crate::support::mosquitto::{Manner, Mosquitto, PAIRING_PASSWORD};
 use crate::support::probe;
 
 const DEVICE: &str = "lobby-tv";
+/// Where nobody is: these answers are ours.
+const ISSUER: &str = "https://pairgate.example.org";
 /// The longest wait for a line.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -186,7 +188,7 @@ async fn it_is_paired_and_listens_behind_mosquitto_and_prints_no_forged_event_a_
     let mosquitto = Mosquitto::start().await;
     let data = tempfile::tempdir().unwrap();
     let data = data.path();
-    let (_served, issuer) = serve(data, "http", &mosquitto.section());
+    let (served, issuer) = serve(data, "http", &mosquitto.section());
     let (port, pairing_port) = (mosquitto.port().to_string(), mosquitto.pairing_port().to_string());
     std::fs::write(data.join("shared"), PAIRING_PASSWORD).unwrap();
     let (ca, shared) = (mosquitto.ca.display().to_string(), data.join("shared").display().to_string());
@@ -209,7 +211,8 @@ async fn it_is_paired_and_listens_behind_mosquitto_and_prints_no_forged_event_a_
     let certificate = mosquitto.certify(DEVICE, &pair).0.display().to_string();
     let mut script = hand.script("listen", &[("MQTT_PORT", &port), ("CERT", &certificate)]);
     assert_eq!(script.identified(data), "identify");
-    // By Pairgate's own account at the broker, which whoever runs the broker can use.
+    // By Pairgate's own name at the broker, which whoever runs the broker can use; Pairgate itself would take its place back.
+    drop(served);
     let forger = mosquitto.certified(acl::PAIRGATE);
     let topic = format!("pairgate/v1/{DEVICE}/event");
     for message in events(&issuer, &ours, &pairgates) {
@@ -261,22 +264,24 @@ fn events(issuer: &str, key: &DeviceKey, anothers: &Value) -> Vec<String> {
     ]
 }
 
+/// Pairgate's answer to a request, signed by this key; changed.
+fn requested(key: &DeviceKey, change: &dyn Fn(&mut Value)) -> String {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": DEVICE, "iat": 1, "status": "requested", "pairing_id": "x", "broker_nonce": "A".repeat(43),
+        "broker_jkt": key.jkt(), "pairing_uri": ISSUER, "pairing_uri_complete": format!("{ISSUER}/pair/x"), "expires_in": 600, "interval": 2,
+    });
+    change(&mut claims);
+    key.sign_raw(&key.header("pairing-response+jwt"), &claims).unwrap()
+}
+
 /// A broker where anybody may answer. Each of these comes before Pairgate could.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_pairing_answer_is_believed_that_is_not_signed_as_it_should_be_a_057() {
     let mosquitto = Mosquitto::with(Manner::Open).await;
-    let issuer = "https://pairgate.example.org";
     let port = mosquitto.port().to_string();
     let ca = mosquitto.ca.display().to_string();
     let key = DeviceKey::generate_es256().unwrap();
-    let requested = |change: &dyn Fn(&mut Value)| {
-        let mut claims = json!({
-            "iss": issuer, "aud": DEVICE, "iat": 1, "status": "requested", "pairing_id": "x", "broker_nonce": "A".repeat(43),
-            "broker_jkt": key.jkt(), "pairing_uri": issuer, "pairing_uri_complete": format!("{issuer}/pair/x"), "expires_in": 600, "interval": 2,
-        });
-        change(&mut claims);
-        key.sign_raw(&key.header("pairing-response+jwt"), &claims).unwrap()
-    };
+    let requested = |change: &dyn Fn(&mut Value)| requested(&key, change);
     let good = requested(&|_| {});
     let (input, signature) = good.rsplit_once('.').unwrap();
     let answers = [
@@ -291,7 +296,7 @@ async fn no_pairing_answer_is_believed_that_is_not_signed_as_it_should_be_a_057(
             scope.spawn(move || {
                 let prefix = format!("p{number}");
                 let settings = [("MQTT_HOST", "127.0.0.1"), ("MQTT_PORT", port), ("CA", ca), ("PREFIX", &prefix)];
-                let hand = Hand::new(issuer, &settings);
+                let hand = Hand::new(ISSUER, &settings);
                 let mut script = hand.script("pair", &[]);
                 while script.child.try_wait().unwrap().is_none() {
                     let topic = format!("{prefix}/v1/{DEVICE}/pairing/response");
@@ -303,4 +308,40 @@ async fn no_pairing_answer_is_believed_that_is_not_signed_as_it_should_be_a_057(
             });
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_pinned_but_by_the_key_that_the_digits_are_over_and_for_the_last_poll_a_057() {
+    let mosquitto = Mosquitto::with(Manner::Open).await;
+    let (port, ca) = (mosquitto.port().to_string(), mosquitto.ca.display().to_string());
+    let hand = Hand::new(ISSUER, &[("MQTT_HOST", "127.0.0.1"), ("MQTT_PORT", &port), ("CA", &ca)]);
+    let (key, anothers) = (DeviceKey::generate_es256().unwrap(), DeviceKey::generate_es256().unwrap());
+    let topic = |rest: &str| format!("pairgate/v1/{DEVICE}/pairing/{rest}");
+    let whoever = mosquitto.stranger(mosquitto.port());
+    let asked = whoever.subscribe("reader", &[&topic("request")]);
+    let answer = |message: &str| assert!(whoever.publish("writer", &topic("response"), message));
+    let paired = |by: &DeviceKey, jti: &Value, pinned: &DeviceKey| {
+        let mut entry = pinned.jwk().clone();
+        entry["kid"] = json!(by.jkt());
+        let claims = json!({
+            "iss": ISSUER, "aud": DEVICE, "iat": 1, "status": "paired", "pairing_id": "x", "jti": jti, "issuer": ISSUER,
+            "jwks": {"keys": [entry]}, "ca": null,
+        });
+        by.sign_raw(&by.header("pairing-response+jwt"), &claims).unwrap()
+    };
+    let jti = |poll: &str| jose::peek(poll).unwrap().claims["jti"].clone();
+    let mut script = hand.script("pair", &[]);
+    asked.next();
+    answer(&requested(&key, &|_| {}));
+    let first = jti(&asked.next());
+    answer(&paired(&anothers, &first, &anothers));
+    asked.next();
+    answer(&paired(&key, &first, &key));
+    let last = jti(&asked.next());
+    assert!(!hand.path("pinned").exists(), "neither was believed");
+    // By the right key, for the right poll, but with another key to pin under its name.
+    answer(&paired(&key, &last, &anothers));
+    let expected = "the keys to pin do not contain the key that signed\n";
+    assert_eq!(script.ended(), (Some(1), expected.to_owned()));
+    assert!(!hand.path("pinned").exists());
 }
