@@ -28,6 +28,7 @@ mod languages;
 mod listener;
 mod mosquitto_rules;
 mod mqtt;
+mod mqtt_by_hand;
 mod mqtt_check;
 mod mqtt_hooks;
 mod mqtt_load;

@@ -283,6 +283,12 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
+    /// The next message.
+    pub fn next(&self) -> String {
+        let line = until(&self.lines, |line| line.starts_with("message ")).pop().unwrap();
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    }
+
     /// Topics and messages up to this message. A broker hands on in order, so nothing that was published before is still under way.
     pub fn until(&self, message: &str) -> Vec<String> {
         let lines = until(&self.lines, |line| line.starts_with("message ") && line.ends_with(message));
