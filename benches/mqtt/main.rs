@@ -13,6 +13,8 @@
 //! | held polls | asks with `Prefer: wait=25` (RFC 7240), and again when it has been told the number |
 //! | MQTT | is told the number and when to ask; asks once |
 //!
+//! The devices' own work is on the same cores: over MQTT a sign-in costs two signatures and two checks of them more, of the events, and two requests or more less.
+//!
 //! **sign-ins/s** is the median over the rounds; **ratio** compares with held polls. Requests are those to `/device_authorization` and `/token`; messages are those that
 //! the device gets over MQTT. Nothing is asserted: a busy machine must not fail a build.
 

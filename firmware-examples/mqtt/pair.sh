@@ -7,6 +7,9 @@
 # In the current directory: device.key, the device's key, which is made if it is not there; and pinned/, what the device has to remember of Pairgate once it is
 # paired: issuer, jwks.json, and ca.pem if Pairgate has an authority of its own.
 #
+# For single steps with Mosquitto's clients: `pair.sh message` prints a signed pairing request, `pair.sh password NAME` a client id, which ends in NAME, and a
+# password for one connection under it.
+#
 #   SERIAL                          the serial number, if one is registered
 #   MQTT_HOST, MQTT_PORT            where; by default this machine, and 8883 with CA, 1883 without
 #   PREFIX                          what the topics begin with, by default pairgate
@@ -186,17 +189,26 @@ stop_if_refused() {
     fail "$(show "refused: ${why:-$(member error "$answer")}")"
 }
 
-request() {
+# A pairing message, in message; what its answer is held against, in nonce and jti.
+make_request() {
     nonce=$(openssl rand -hex 32)
     [ ${#nonce} -eq 64 ] || fail "no random numbers"
     commitment=$({ printf 'pairgate pairing v1' && bytes "$nonce$jkt_hex"; } | sha256 | b64u)
     serial=
     [ -z "$SERIAL" ] || serial=$(printf ',"serial":"%s"' "$SERIAL")
-    ask "$(sign pairing-request+jwt "$(printf '{"iss":"%s","aud":"%s","iat":%s,"jti":"%s","commitment":"%s"%s}' \
-        "$ID" "$ISSUER" "$(date +%s)" "$(openssl rand -hex 16)" "$commitment" "$serial")")"
+    jti=$(openssl rand -hex 16)
+    message=$(sign pairing-request+jwt "$(printf '{"iss":"%s","aud":"%s","iat":%s,"jti":"%s","commitment":"%s"%s}' \
+        "$ID" "$ISSUER" "$(date +%s)" "$jti" "$commitment" "$serial")")
+}
+
+request() {
+    make_request
+    ask "$message"
     stop_if_refused
-    # Without the last, the digits could be compared over one key while another one signs what gets pinned.
-    is_authentic "$answer" && [ "$(member status "$claims")" = requested ] && [ "$(member broker_jkt "$claims")" = "$signer" ]
+    # Without the last, the digits could be compared over one key while another one signs what gets pinned; without the one before, the answer could be
+    # to something else that asked in this device's name.
+    is_authentic "$answer" && [ "$(member status "$claims")" = requested ] && [ "$(member jti "$claims")" = "$jti" ] &&
+        [ "$(member broker_jkt "$claims")" = "$signer" ]
 }
 
 poll() {
@@ -352,5 +364,7 @@ topic=$PREFIX/v1/$ID
 case ${1:-pair} in
 pair) pair ;;
 listen) listen ;;
-*) fail "pair or listen" ;;
+message) make_request && printf '%s\n' "$message" ;;
+password) printf '%s\n%s\n' "$client${2:+.$2}" "$(password)" ;;
+*) fail "pair, listen, message or password" ;;
 esac

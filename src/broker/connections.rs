@@ -3,7 +3,7 @@
 //! | | client id | proves |
 //! | --- | --- | --- |
 //! | a paired device | its id | its pinned key: by certificate, or by a signed password |
-//! | a device that is to be paired | its id, a dot, and the beginning of its key's thumbprint | that key, whoever it may be |
+//! | a device that is to be paired | its id, a dot, and the beginning of its key's thumbprint; for a second connection a dot and a name more | that key, whoever it may be |
 //! | an operator | begins with `operator.<name>.` | a key that the person registered |
 //!
 //! So nobody can take the place of anybody else without that one's key, whatever it calls itself.
@@ -22,8 +22,10 @@ use crate::model::operator::{Operator, Reach};
 use crate::secret::{Bytes32, b64u, is_equal};
 use crate::store::StoreError;
 
-/// The longest client id: a device id, a dot, and 16 characters.
-const MAX_CLIENT_ID: usize = 96;
+/// The longest client id: a device id, a thumbprint's beginning, a name.
+const MAX_CLIENT_ID: usize = 100;
+/// Characters of a key's thumbprint in a client id: 96 bits, so that nobody finds a key that has another's.
+const THUMBPRINT: usize = 16;
 
 /// What a client presents when it connects. Nothing of it is believed yet.
 #[derive(Clone, Debug)]
@@ -87,7 +89,15 @@ impl From<StoreError> for ConnectError {
 /// The client id of a device that is to be paired with this key.
 pub fn unpaired_client_id(device: &DeviceId, jkt: &Bytes32) -> String {
     let thumbprint = b64u(jkt);
-    format!("{device}.{}", thumbprint.get(..16).unwrap_or_default())
+    format!("{device}.{}", thumbprint.get(..THUMBPRINT).unwrap_or_default())
+}
+
+/// Does a client id end here, or with a name that tells two connections apart? A program that publishes and one that subscribes are two clients.
+fn is_end(rest: &str) -> bool {
+    let is_name = |name: &str| {
+        (1..=16).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    rest.is_empty() || rest.strip_prefix('.').is_some_and(is_name)
 }
 
 impl Broker {
@@ -148,7 +158,8 @@ impl Broker {
         if password.who != user_name {
             return self.refuse_connection(None, "a password for another name", connect).await;
         }
-        if connect.client_id == unpaired_client_id(&id, &password.jkt) {
+        let unpaired = unpaired_client_id(&id, &password.jkt);
+        if connect.client_id.strip_prefix(&unpaired).is_some_and(is_end) {
             // Any key, any id: whoever asks to be paired is judged there, and learns nothing here of which devices there are.
             return Ok(Connected::Unpaired { id, jkt: password.jkt });
         }
@@ -251,8 +262,11 @@ impl Broker {
             let key = device.and_then(|device| device.key);
             return Ok(key.map(|key| Connected::Device { id, jkt: key.jkt }));
         }
-        let is_unpaired =
-            client_id.strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('.') && rest.len() == 17);
+        let rest = client_id.strip_prefix(id.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        let is_of_key = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let is_unpaired = rest
+            .and_then(|rest| rest.split_at_checked(THUMBPRINT))
+            .is_some_and(|(key, rest)| key.bytes().all(is_of_key) && is_end(rest));
         // Which key it was, the broker does not tell us any more; its rights don't depend on it.
         Ok(is_unpaired.then_some(Connected::Unpaired { id, jkt: [0; 32] }))
     }

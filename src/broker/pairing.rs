@@ -275,7 +275,7 @@ impl Broker {
         }
         self.wake.pages();
         let answer = json!({
-            "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "status": "requested",
+            "iss": self.endpoints.issuer, "aud": id, "iat": now.seconds(), "jti": claims.jti, "status": "requested",
             "pairing_id": new.id, "broker_nonce": b64u(&new.broker_nonce), "broker_jkt": b64u(&new.broker_jkt),
             "pairing_uri": self.endpoints.pairing,
             "pairing_uri_complete": format!("{}/{}?key={}", self.endpoints.pairing, new.id, b64u(&new.jkt)),

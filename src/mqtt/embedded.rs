@@ -353,11 +353,24 @@ impl Embedded {
         }
     }
 
-    /// Sends a message to all operators that are connected; who has not subscribed gets nothing.
-    pub fn send_to_operators(&self, outgoing: &Outgoing) {
-        for entry in self.lock().by_client.values() {
-            if matches!(entry.connected, Connected::Operator { .. }) {
-                entry.send(outgoing);
+    /// Sends a message to whom its topic concerns; who has not subscribed gets nothing.
+    pub fn send(&self, outgoing: &Outgoing) {
+        let topics = self.desk.topics();
+        let guests = self.lock();
+        match topics.device_of(&outgoing.topic) {
+            // The paired one, and those that ask to become it.
+            Some(device) => {
+                let unpaired = format!("{device}.");
+                let asking = guests.by_client.range(unpaired.clone()..);
+                let asking = asking.take_while(|(client, _)| client.starts_with(&unpaired));
+                asking
+                    .map(|(_, entry)| entry)
+                    .chain(guests.by_client.get(device))
+                    .for_each(|entry| entry.send(outgoing));
+            }
+            None => {
+                let is_person = |entry: &&Entry| matches!(entry.connected, Connected::Operator { .. });
+                guests.by_client.values().filter(is_person).for_each(|entry| entry.send(outgoing));
             }
         }
     }
@@ -411,17 +424,7 @@ impl Outlet for Guestbook {
     }
 
     fn send(&self, outgoing: Outgoing) {
-        let topics = self.0.desk.topics();
-        if outgoing.topic == topics.pending() {
-            self.0.send_to_operators(&outgoing);
-            return;
-        }
-        let Some(device) = topics.device_of(&outgoing.topic) else { return };
-        let guests = self.0.lock();
-        // The paired one, and those that ask to become it.
-        let unpaired = format!("{device}.");
-        let asking = guests.by_client.range(unpaired.clone()..).take_while(|(client, _)| client.starts_with(&unpaired));
-        asking.map(|(_, entry)| entry).chain(guests.by_client.get(device)).for_each(|entry| entry.send(&outgoing));
+        self.0.send(&outgoing);
     }
 
     fn people_changed(&self) {

@@ -402,12 +402,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
         received.peer = Some(self.visitor.peer.ip());
         if let Some(outgoing) = desk.answer(received).await {
-            if matches!(guest.connected, Connected::Operator { .. }) {
-                // By whichever of its connections the person listens.
-                self.endpoint.send_to_operators(&outgoing);
-            } else {
-                self.deliver(outgoing, guest).await?;
-            }
+            // Not only by this connection: whoever publishes and subscribes with two programs listens on the other one.
+            self.endpoint.send(&outgoing);
         }
         Ok(())
     }

@@ -94,9 +94,10 @@ impl Topics {
         filter.match_indices('/').any(|(at, _)| overlaps(filter.get(at + 1..).unwrap_or_default(), &self.base))
     }
 
-    /// Which device a topic is for, by its own word.
+    /// Which device one of these topics is for; none, if it is for people.
     pub fn device_of<'t>(&self, topic: &'t str) -> Option<&'t str> {
-        topic.strip_prefix(&self.base)?.strip_prefix('/')?.split('/').next()
+        let device = topic.strip_prefix(&self.base)?.strip_prefix('/')?.split('/').next()?;
+        (device != "operations").then_some(device)
     }
 
     /// What was published to, if it is anything that Pairgate takes.

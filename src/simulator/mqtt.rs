@@ -264,13 +264,19 @@ impl MqttRadio {
         device: &mut SimulatedDevice,
         mut tell: impl FnMut(DeviceEvent),
     ) -> Result<Pins, SimulatorError> {
-        let shown = loop {
-            let (request, nonce) = device.pairing_request()?;
+        let shown = 'asking: loop {
+            let (request, asked) = device.pairing_request()?;
             self.send("pairing/request", request).await?;
-            match self.message("pairing/response", ANSWER_PATIENCE).await {
-                Some(answer) if is_hint(&answer) => return Err(refusal(&answer)),
-                Some(answer) => break device.requested(&nonce, &answer)?,
-                None => {}
+            while let Some(answer) = self.message("pairing/response", ANSWER_PATIENCE).await {
+                if is_hint(&answer) {
+                    return Err(refusal(&answer));
+                }
+                match device.requested(&asked, &answer) {
+                    Ok(shown) => break 'asking shown,
+                    // Somebody else's, or an old one: as if nothing had come.
+                    Err(SimulatorError::NotAuthentic(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
         };
         let mut to_show = Some(shown);

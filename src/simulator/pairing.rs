@@ -58,6 +58,13 @@ pub struct Pins {
     pub ca: Option<String>,
 }
 
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    device_nonce: [u8; 32],
+    jti: String,
+}
+
 /// A pairing under way: both nonces and the broker's key.
 #[derive(Debug, Clone)]
 pub(super) struct PairingUnderWay {
@@ -89,17 +96,17 @@ pub fn comparison_code(
 impl SimulatedDevice {
     /// Asks to be paired (steps 1 and 2).
     pub async fn request_pairing(&mut self) -> Result<PairingShown, SimulatorError> {
-        let (request, nonce) = self.pairing_request()?;
+        let (request, asked) = self.pairing_request()?;
         let answer = self.post_jwt("/pairing", &request).await?;
-        self.requested(&nonce, &granted(answer)?)
+        self.requested(&asked, &granted(answer)?)
     }
 
-    /// The message of step 1, whatever carries it, and the nonce that it commits to.
-    pub fn pairing_request(&self) -> Result<(String, [u8; 32]), SimulatorError> {
+    /// The message of step 1, whatever carries it, and what its answer is held against.
+    pub fn pairing_request(&self) -> Result<(String, Asked), SimulatorError> {
         let device_nonce = host::random::<32>()?;
-        let commitment = commitment(&device_nonce, self.key.thumbprint());
+        let (jti, commitment) = (host::new_jti()?, commitment(&device_nonce, self.key.thumbprint()));
         let mut claims = json!({
-            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": host::new_jti()?, "commitment": commitment,
+            "iss": self.id, "aud": self.issuer(), "iat": self.now_s(), "jti": jti, "commitment": commitment,
         });
         if let Some(former) = &self.former_key {
             claims["previous"] = json!(self.vouch(former, &commitment)?);
@@ -115,13 +122,17 @@ impl SimulatedDevice {
                 claims[name] = json!(value);
             }
         }
-        Ok((self.key.sign_raw(&self.key.header("pairing-request+jwt"), &claims)?, device_nonce))
+        Ok((self.key.sign_raw(&self.key.header("pairing-request+jwt"), &claims)?, Asked { device_nonce, jti }))
     }
 
-    /// Takes the broker's answer of step 2 to the request with this nonce.
-    pub fn requested(&mut self, device_nonce: &[u8; 32], answer: &str) -> Result<PairingShown, SimulatorError> {
-        let device_nonce = *device_nonce;
+    /// Takes the broker's answer of step 2 to this request.
+    pub fn requested(&mut self, asked: &Asked, answer: &str) -> Result<PairingShown, SimulatorError> {
+        let device_nonce = asked.device_nonce;
         let (jwt, broker_jkt) = self.authentic(answer)?;
+        // Without this, a device would take up what something else asked for in its name, where both are heard on one topic.
+        if jwt.text("jti")? != asked.jti {
+            return Err(SimulatorError::NotAuthentic("it answers another request"));
+        }
         if jwt.text("status")? != "requested" {
             return Err(SimulatorError::Malformed("a first pairing answer whose status is not requested".to_owned()));
         }

@@ -229,6 +229,10 @@ async fn client_ids_that_are_not_the_devices_own_are_refused_a_056_d_14() {
         ["#", "+", "a/b", "", "printer-1/x", "printer-1\u{0}", "PRINTER-1", "printer-2", "printer-1.", "printer-1.#"]
             .into_iter()
             .chain([own.replace("printer-1", "printer-2").as_str(), &"x".repeat(300)])
+            .chain(
+                [&format!("{own}x"), &format!("{own}.a/b"), &format!("{own}.#"), &format!("{own}.")]
+                    .map(String::as_str),
+            )
     {
         let login = device.mqtt_password().unwrap();
         let answer = answer_to(&mqtt, client_id, Some(("printer-1", &login))).await;

@@ -183,6 +183,64 @@ async fn it_is_paired_in_clear_on_this_machine_and_by_mqtt_3_1_1() {
     assert_eq!((code, said.as_str()), (Some(1), "without TLS only to this machine: CA is missing\n"));
 }
 
+/// `mosquitto_pub` beside `mosquitto_sub`, as docs/mqtt.md shows it: two clients of one device.
+#[tokio::test(flavor = "multi_thread")]
+async fn single_steps_are_done_with_mosquitto_pub_and_mosquitto_sub() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    let port = free_port().to_string();
+    let (_served, issuer) = serve(data, "http", &format!("[mqtt]\nlisten = '127.0.0.1:{port}'\n"));
+    json(data, &["pairing", "open", DEVICE]);
+    let hand = Hand::new(&issuer, &[("SERIAL", "SN 1"), ("MQTT_PORT", &port), ("MQTT_HOST", "127.0.0.1")]);
+    let said = |action: &[&str]| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-examples/mqtt/pair.sh");
+        let mut command = Command::new("sh");
+        command.arg(path).args(action).current_dir(hand.folder.path());
+        let output = command.envs(hand.settings.iter().map(|(name, value)| (name, value))).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let client = |program: &str, name: &str, more: &[&str]| {
+        let login = said(&["password", name]);
+        let mut command = Command::new("stdbuf");
+        command.args([
+            "-oL",
+            program,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-q",
+            "1",
+            "-i",
+            &login[0],
+            "-u",
+            DEVICE,
+            "-P",
+            &login[1],
+        ]);
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    };
+    let topic = |rest: &str| format!("pairgate/v1/{DEVICE}/pairing/{rest}");
+    let mut sub =
+        client("mosquitto_sub", "sub", &["-d", "-C", "1", "-W", "40", "-t", &topic("response")]).spawn().unwrap();
+    let mut lines = BufReader::new(sub.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("Subscribed")), "mosquitto_sub ended");
+    let message = said(&["message"]);
+    let published = client("mosquitto_pub", "pub", &["-t", &topic("request"), "-m", &message[0]]).status().unwrap();
+    assert!(published.success());
+    let answer = lines.find(|line| line.starts_with("eyJ")).expect("an answer");
+    let answer = jose::peek(&answer).unwrap();
+    assert_eq!(
+        (&answer.claims["status"], &answer.header["typ"]),
+        (&json!("requested"), &json!("pairing-response+jwt"))
+    );
+    assert_eq!(answer.claims["jti"], jose::peek(&message[0]).unwrap().claims["jti"]);
+    sub.wait().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_paired_and_listens_behind_mosquitto_and_prints_no_forged_event_a_057_a_058() {
     let mosquitto = Mosquitto::start().await;
