@@ -322,44 +322,48 @@ fn events(issuer: &str, key: &DeviceKey, anothers: &Value) -> Vec<String> {
     ]
 }
 
-/// Pairgate's answer to a request, signed by this key; changed.
-fn requested(key: &DeviceKey, change: &dyn Fn(&mut Value)) -> String {
+/// Pairgate's answer to this request, signed by this key; changed.
+fn requested(key: &DeviceKey, request: &str, change: &dyn Fn(&mut Value)) -> String {
     let mut claims = json!({
-        "iss": ISSUER, "aud": DEVICE, "iat": 1, "status": "requested", "pairing_id": "x", "broker_nonce": "A".repeat(43),
-        "broker_jkt": key.jkt(), "pairing_uri": ISSUER, "pairing_uri_complete": format!("{ISSUER}/pair/x"), "expires_in": 600, "interval": 2,
+        "iss": ISSUER, "aud": DEVICE, "iat": 1, "jti": jose::peek(request).unwrap().claims["jti"], "status": "requested", "pairing_id": "x",
+        "broker_nonce": "A".repeat(43), "broker_jkt": key.jkt(), "pairing_uri": ISSUER,
+        "pairing_uri_complete": format!("{ISSUER}/pair/x"), "expires_in": 600, "interval": 2,
     });
     change(&mut claims);
     key.sign_raw(&key.header("pairing-response+jwt"), &claims).unwrap()
 }
 
-/// A broker where anybody may answer. Each of these comes before Pairgate could.
+/// A broker where anybody may answer. Each of these comes in Pairgate's place.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_pairing_answer_is_believed_that_is_not_signed_as_it_should_be_a_057() {
+    type Forge = fn(&DeviceKey, &str) -> String;
     let mosquitto = Mosquitto::with(Manner::Open).await;
     let port = mosquitto.port().to_string();
     let ca = mosquitto.ca.display().to_string();
-    let key = DeviceKey::generate_es256().unwrap();
-    let requested = |change: &dyn Fn(&mut Value)| requested(&key, change);
-    let good = requested(&|_| {});
-    let (input, signature) = good.rsplit_once('.').unwrap();
-    let answers = [
-        ("aud", requested(&|claims| claims["aud"] = json!("cellar-tv"))),
-        ("issuer", requested(&|claims| claims["iss"] = json!("https://evil.example"))),
-        ("broker-jkt", requested(&|claims| claims["broker_jkt"] = json!("A".repeat(43)))),
-        ("signature", format!("{input}.{}", signature.chars().rev().collect::<String>())),
+    let forged: [(&str, Forge); 5] = [
+        ("aud", |key, asked| requested(key, asked, &|claims| claims["aud"] = json!("cellar-tv"))),
+        ("issuer", |key, asked| requested(key, asked, &|claims| claims["iss"] = json!("https://evil.example"))),
+        ("broker-jkt", |key, asked| requested(key, asked, &|claims| claims["broker_jkt"] = json!("A".repeat(43)))),
+        ("another request", |key, asked| requested(key, asked, &|claims| claims["jti"] = json!("A".repeat(32)))),
+        ("signature", |key, asked| {
+            let good = requested(key, asked, &|_| {});
+            let (input, signature) = good.rsplit_once('.').unwrap();
+            format!("{input}.{}", signature.chars().rev().collect::<String>())
+        }),
     ];
     std::thread::scope(|scope| {
-        for (number, (what, answer)) in answers.iter().enumerate() {
+        for (number, (what, forge)) in forged.into_iter().enumerate() {
             let (mosquitto, port, ca) = (&mosquitto, &port, &ca);
             scope.spawn(move || {
                 let prefix = format!("p{number}");
                 let settings = [("MQTT_HOST", "127.0.0.1"), ("MQTT_PORT", port), ("CA", ca), ("PREFIX", &prefix)];
                 let hand = Hand::new(ISSUER, &settings);
+                let whoever = mosquitto.stranger(mosquitto.port());
+                let topic = |rest: &str| format!("{prefix}/v1/{DEVICE}/pairing/{rest}");
+                let asked = whoever.subscribe(&format!("reader-{number}"), &[&topic("request")]);
                 let mut script = hand.script("pair", &[]);
-                while script.child.try_wait().unwrap().is_none() {
-                    let topic = format!("{prefix}/v1/{DEVICE}/pairing/response");
-                    mosquitto.stranger(mosquitto.port()).publish(&format!("forger-{number}"), &topic, answer);
-                }
+                let answer = forge(&DeviceKey::generate_es256().unwrap(), &asked.next());
+                assert!(whoever.publish(&format!("forger-{number}"), &topic("response"), &answer), "{what}");
                 let expected = "no answer from Pairgate, or none that is signed as it should be\n";
                 assert_eq!(script.ended(), (Some(1), expected.to_owned()), "{what}");
                 assert!(!hand.path("pinned").exists(), "{what}");
@@ -389,8 +393,8 @@ async fn nothing_is_pinned_but_by_the_key_that_the_digits_are_over_and_for_the_l
     };
     let jti = |poll: &str| jose::peek(poll).unwrap().claims["jti"].clone();
     let mut script = hand.script("pair", &[]);
-    asked.next();
-    answer(&requested(&key, &|_| {}));
+    let request = asked.next();
+    answer(&requested(&key, &request, &|_| {}));
     let first = jti(&asked.next());
     answer(&paired(&anothers, &first, &anothers));
     asked.next();

@@ -570,7 +570,7 @@ async fn false_broker(key: DeviceKey, request: Lie, poll: Lie, poll_key: DeviceK
         let asked = jose::peek(&body).unwrap().claims;
         let mut header = first_key.header("pairing-response+jwt");
         let mut claims = json!({
-            "iss": first_us, "aud": asked["iss"], "iat": 1, "status": "requested", "pairing_id": "p",
+            "iss": first_us, "aud": asked["iss"], "iat": 1, "jti": asked["jti"], "status": "requested", "pairing_id": "p",
             "broker_nonce": jose::b64u(&[9; 32]), "broker_jkt": first_key.jkt(), "pairing_uri": format!("{first_us}/pair"),
             "pairing_uri_complete": format!("{first_us}/pair/p"), "expires_in": 600, "interval": 2,
         });
@@ -595,13 +595,14 @@ async fn false_broker(key: DeviceKey, request: Lie, poll: Lie, poll_key: DeviceK
 #[tokio::test]
 async fn a_device_takes_no_answer_that_was_signed_for_somebody_or_something_else() {
     const HONEST: Lie = |_, _| {};
-    let rows: [(&str, Lie, Lie, bool); 14] = [
+    let rows: [(&str, Lie, Lie, bool); 15] = [
         ("no lie", HONEST, HONEST, true),
         ("for another device", |_, claims| claims["aud"] = ATTIC.into(), HONEST, false),
         ("from another issuer", |_, claims| claims["iss"] = "https://evil.example".into(), HONEST, false),
         ("for another purpose", |header, _| header["typ"] = "at+jwt".into(), HONEST, false),
         ("without a key", |header, _| header["jwk"] = Value::Null, HONEST, false),
         ("not signed", |header, _| header["alg"] = "none".into(), HONEST, false),
+        ("to another request", |_, claims| claims["jti"] = "jti-of-another-request".into(), HONEST, false),
         ("another key named", |_, claims| claims["broker_jkt"] = jose::b64u(&[1; 32]).into(), HONEST, false),
         ("poll: for another device", HONEST, |_, claims| claims["aud"] = ATTIC.into(), false),
         ("poll: an old answer", HONEST, |_, claims| claims["jti"] = "jti-of-another-poll".into(), false),
