@@ -358,6 +358,44 @@ async fn strangers_learn_nothing_of_which_devices_there_are_a_033() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
+/// MQTT 5: what came with a question comes back with its answer, which goes to the device's own topic or nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_brings_the_correlation_data_and_goes_to_no_other_topic_a_057() {
+    use rumqttc::v5::mqttbytes::QoS;
+    use rumqttc::v5::mqttbytes::v5::PublishProperties;
+    let (test, mqtt, device) = stage("tv-1").await;
+    let (client, mut events) = {
+        let mut options = MqttOptions::new(device.mqtt_client_id(false), "127.0.0.1", mqtt.port);
+        options.set_credentials("tv-1", device.mqtt_password().unwrap());
+        AsyncClient::new(options, 8)
+    };
+    let own = |rest: &str| format!("{PREFIX}/v1/tv-1/pairing/{rest}");
+    client.subscribe(own("response"), QoS::AtLeastOnce).await.unwrap();
+    let send = async |response_topic: String, correlation: Vec<u8>| {
+        let properties = PublishProperties {
+            response_topic: Some(response_topic),
+            correlation_data: Some(correlation.into()),
+            ..PublishProperties::default()
+        };
+        let (request, _) = device.pairing_request().unwrap();
+        client.publish_with_properties(own("request"), QoS::AtLeastOnce, false, request, properties).await.unwrap();
+    };
+    send(format!("{PREFIX}/v1/tv-2/pairing/response"), vec![1]).await;
+    send(own("response"), vec![2; 256]).await;
+    send(own("response"), vec![3; 257]).await;
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let event = tokio::time::timeout(SOON, events.poll()).await.expect("an answer in time").unwrap();
+        if let Event::Incoming(Packet::Publish(publish)) = event {
+            assert_eq!(publish.topic, own("response"));
+            answers
+                .push(publish.properties.and_then(|properties| properties.correlation_data).map(|data| data.to_vec()));
+        }
+    }
+    assert_eq!(answers, [Some(vec![2; 256]), None], "of the first there is none; over-long data is left out");
+    assert_eq!(test.count("mqtt.refused").await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mqtt_3_1_1_pairs_as_well() {
     let (test, mqtt, mut device) = stage("tv-1").await;

@@ -333,6 +333,56 @@ async fn of_two_nodes_on_one_broker_one_answers_and_the_other_takes_over() {
     drop(second);
 }
 
+/// Where no certificate is asked for, a password will do; and a wrong one is no way in.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairgate_connects_by_password_and_not_by_a_wrong_one() {
+    let mosquitto = Mosquitto::start().await;
+    let test = TestBroker::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let with = |password: &str| {
+        let file = folder.path().join(password);
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        let at = OutsideBroker::at("127.0.0.1".into(), mosquitto.pairing_port(), true);
+        let (ca, user_name) = (Some(mosquitto.ca.clone()), Some("pairing".into()));
+        Mqtt { broker: Some(OutsideBroker { ca, user_name, password_file: Some(file), ..at }), ..Mqtt::default() }
+    };
+    for version in [MqttVersion::V5, MqttVersion::V3] {
+        let mut good = with(PAIRING_PASSWORD);
+        good.broker.as_mut().unwrap().version = version;
+        let mqtt = TestMqtt::outside(&test, good).await;
+        connected(&mqtt, true).await;
+        mqtt.stop().await;
+    }
+    let mqtt = TestMqtt::outside(&test, with("guessed")).await;
+    tokio::time::sleep(SILENCE).await;
+    assert!(!mqtt.edge.client.as_ref().unwrap().is_connected());
+}
+
+/// The last will: consoles see at once that a node was killed; one that stops in good order says so itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn consoles_see_whether_pairgate_is_there() {
+    let mosquitto = Mosquitto::start().await;
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("pairgate.toml"), mosquitto.section()).unwrap();
+    let console = mosquitto.certified("operator:kim");
+    let status = console.subscribe("operator:kim", &["pairgate/v1/operations/status"]);
+    let (online, offline) = (r#"{"status":"online"}"#, r#"{"status":"offline"}"#);
+    let next_other = |than: &str| loop {
+        let said = status.next();
+        if said != than {
+            return said;
+        }
+    };
+    let mut served = Served::start(data.path(), free_port());
+    assert_eq!(next_other(offline), online);
+    served.kill();
+    assert_eq!(next_other(online), offline, "the last will");
+    let served = Served::start(data.path(), free_port());
+    assert_eq!(next_other(offline), online);
+    assert!(served.stopped().success());
+    assert_eq!(next_other(online), offline, "the farewell");
+}
+
 /// A broker that lets anybody do anything. What is signed still decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_rules_nothing_that_is_planted_is_believed_a_057_a_058() {
