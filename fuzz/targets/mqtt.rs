@@ -16,7 +16,8 @@ use pairgate::clock::{Clock, Timestamp};
 use pairgate::device_auth::connection::Password;
 use pairgate::id::DeviceId;
 use pairgate::mqtt::desk::Desk;
-use pairgate::mqtt::embedded::{Embedded, Visitor};
+use pairgate::mqtt::embedded;
+use pairgate::mqtt::guests::{Guests, Visitor};
 use pairgate::mqtt::topics::Topics;
 use pairgate::oauth::jose::glance;
 use pairgate::oauth::signing_key::SigningKey;
@@ -35,7 +36,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(Stage::set);
 
 struct Stage {
     runtime: tokio::runtime::Runtime,
-    endpoint: Arc<Embedded>,
+    guests: Arc<Guests>,
     connect: Vec<u8>,
     password: String,
     _data: tempfile::TempDir,
@@ -54,7 +55,7 @@ impl Stage {
             policy: Policy::default(),
         };
         let broker = runtime.block_on(Broker::open(parts, false)).expect("a broker");
-        let endpoint = Embedded::new(Arc::new(Desk::new(Arc::new(broker), Topics::new("pairgate"))));
+        let guests = Guests::new(Arc::new(Desk::new(Arc::new(broker), Topics::new("pairgate"))));
         let key = SigningKey::from_pkcs8(include_bytes!("../fixtures/ec.pkcs8")).expect("the fixed key");
         let claims =
             serde_json::json!({"iss": "tv-1", "aud": ISSUER, "iat": NOW, "exp": NOW + 300, "jti": "0123456789abcdef"});
@@ -63,10 +64,10 @@ impl Stage {
         let connect = v5_0::Connect::builder()
             .client_id(client_id)
             .and_then(|connect| connect.user_name("tv-1"))
-            .and_then(|connect| connect.password(password.as_bytes()))
+            .and_then(|connect| connect.password(password.clone().into_bytes()))
             .and_then(|connect| connect.clean_start(true).build())
             .expect("a CONNECT");
-        Self { runtime, endpoint, connect: connect.to_continuous_buffer(), password, _data: data }
+        Self { runtime, guests, connect: connect.to_continuous_buffer(), password, _data: data }
     }
 
     /// What the endpoint sends to whoever sends these bytes and then goes.
@@ -76,7 +77,7 @@ impl Stage {
             let visitor = Visitor { peer: SocketAddr::from(([127, 0, 0, 1], 1)), certificates: Arc::from([]) };
             outside.write_all(bytes).await.expect("room");
             outside.shutdown().await.expect("an end");
-            Arc::clone(&self.endpoint).attend(inside, visitor).await;
+            embedded::attend(Arc::clone(&self.guests), inside, visitor).await;
             let mut answer = Vec::new();
             outside.read_to_end(&mut answer).await.expect("what was sent");
             answer

@@ -9,7 +9,7 @@
 //! | [`acl`] | rules for Mosquitto |
 //! | [`emqx`] | asks EMQX to end a connection |
 //! | [`check`], [`trial`], [`peer`] | `pairgate mqtt check`: what is tried at such a broker, the words for it, its connections |
-//! | [`embedded`], [`session`] | our own endpoint: who is connected, and one connection |
+//! | [`embedded`], [`session`], [`guests`] | our own endpoint: accepting, one connection, who is connected |
 
 pub mod acl;
 pub mod check;
@@ -18,6 +18,7 @@ pub mod desk;
 pub mod embedded;
 pub mod emqx;
 pub mod follow;
+pub mod guests;
 pub mod link;
 pub mod peer;
 pub mod relay;
@@ -35,16 +36,16 @@ use crate::broker::Broker;
 use crate::config::Mqtt;
 use crate::mqtt::client::Client;
 use crate::mqtt::desk::Desk;
-use crate::mqtt::embedded::{Embedded, Guestbook};
 use crate::mqtt::follow::{Outlet, follow};
+use crate::mqtt::guests::{Guestbook, Guests};
 use crate::mqtt::topics::Topics;
 use crate::secret::{Random, SecretError};
 use crate::tls::server::TlsDoor;
 
 /// What runs.
 pub struct Edge {
-    /// Our own endpoint.
-    pub endpoint: Option<Arc<Embedded>>,
+    /// Who is connected to our own endpoint.
+    pub guests: Option<Arc<Guests>>,
     /// The connection to the organisation's broker.
     pub client: Option<Arc<Client>>,
     tasks: Vec<JoinHandle<()>>,
@@ -62,13 +63,13 @@ impl Edge {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Self, SecretError> {
         let desk = Arc::new(Desk::new(Arc::clone(broker), Topics::new(&config.prefix)));
-        let mut edge = Self { endpoint: None, client: None, tasks: Vec::new() };
+        let mut edge = Self { guests: None, client: None, tasks: Vec::new() };
         let mut outlets: Vec<Arc<dyn Outlet>> = Vec::new();
         if let Some((listener, door)) = listener {
-            let endpoint = Embedded::new(Arc::clone(&desk));
-            edge.tasks.push(tokio::spawn(Arc::clone(&endpoint).serve(listener, door, stopping.clone())));
-            outlets.push(Arc::new(Guestbook(Arc::clone(&endpoint))));
-            edge.endpoint = Some(endpoint);
+            let guests = Guests::new(Arc::clone(&desk));
+            edge.tasks.push(tokio::spawn(embedded::serve(Arc::clone(&guests), listener, door, stopping.clone())));
+            outlets.push(Arc::new(Guestbook(Arc::clone(&guests))));
+            edge.guests = Some(guests);
         }
         if let Some(outside) = &config.broker {
             let (client, kicked) = Client::new(outside.clone(), Arc::clone(&desk), Random::system())?;

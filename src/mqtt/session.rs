@@ -1,4 +1,4 @@
-//! One connection to our own endpoint: MQTT 5 or 3.1.1, whichever the client speaks first. The protocol is the library's; what a client may do is ours.
+//! One connection to our own guests: MQTT 5 or 3.1.1, whichever the client speaks first. The protocol is the library's; what a client may do is ours.
 //!
 //! Rules for the library: acknowledgements are never automatic (they depend on what the client may do), and a packet identifier of 0 ends the connection before
 //! an answer is built from it. MQTT 3.1.1 knows no refusal of a message, so there a refused one ends the connection.
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::broker::connections::{Connect, ConnectError, Connected};
 use crate::mqtt::desk::{Outgoing, Received};
-use crate::mqtt::embedded::{Embedded, Ending, Orders, Place, StrangersPlace, Visitor, ended};
+use crate::mqtt::guests::{Ending, Guests, Orders, Place, StrangersPlace, Visitor, ended};
 
 /// The largest packet: a payload, its topic, and properties.
 const MAX_PACKET: u32 = 16 * 1024;
@@ -63,7 +63,7 @@ pub struct Session<S> {
     silent_at: Option<Instant>,
     /// How much longer after each sign of life, if that is not the library's to say.
     patience: Option<Duration>,
-    endpoint: Arc<Embedded>,
+    guests: Arc<Guests>,
     visitor: Visitor,
 }
 
@@ -82,10 +82,10 @@ struct Publish {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// A connection of this visitor.
-    pub fn new(stream: S, endpoint: Arc<Embedded>, visitor: Visitor) -> Self {
+    pub fn new(stream: S, guests: Arc<Guests>, visitor: Visitor) -> Self {
         let options = ConnectionOptions::new().maximum_packet_size_recv(MAX_PACKET).receive_maximum(16);
         let protocol = Connection::<role::Server>::with_options(Version::Undetermined, options);
-        Self { stream, protocol, unread: Vec::new(), silent_at: None, patience: None, endpoint, visitor }
+        Self { stream, protocol, unread: Vec::new(), silent_at: None, patience: None, guests, visitor }
     }
 
     /// Serves it to its end.
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         };
         let placed = judged.and_then(|connected| {
             let client_id = shown.as_ref().map(|shown| shown.client_id.clone()).unwrap_or_default();
-            let placed = self.endpoint.enter(&client_id, &connected, self.visitor.peer);
+            let placed = self.guests.enter(&client_id, &connected, self.visitor.peer);
             placed
                 .map(|(orders, place)| (Guest { connected, subscribed: BTreeSet::new() }, orders, place))
                 .ok_or(ConnectError::Unavailable)
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             certificates: &self.visitor.certificates,
             peer: Some(self.visitor.peer.ip()),
         };
-        self.endpoint.desk().broker().connect(&connect).await
+        self.guests.desk().broker().connect(&connect).await
     }
 
     async fn welcome(&mut self, packet: &Packet, keep_alive: u16) -> Result<(), End> {
@@ -353,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     fn may_subscribe(&self, guest: &mut Guest, filter: &str) -> bool {
-        let may = self.endpoint.desk().topics().may_subscribe(&guest.connected, filter);
+        let may = self.guests.desk().topics().may_subscribe(&guest.connected, filter);
         if may {
             guest.subscribed.insert(filter.to_owned());
         }
@@ -363,7 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     /// A message of the client: answered to it alone.
     async fn published(&mut self, publish: Publish, guest: &Guest, version: Version) -> Result<(), End> {
         let Publish { mut received, qos, packet_id } = publish;
-        let desk = Arc::clone(self.endpoint.desk());
+        let desk = Arc::clone(self.guests.desk());
         let may = desk.topics().may_publish(&guest.connected, &received.topic) && !received.retain;
         if !may {
             let device = match &guest.connected {
@@ -403,7 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         received.peer = Some(self.visitor.peer.ip());
         if let Some(outgoing) = desk.answer(received).await {
             // Not only by this connection: whoever publishes and subscribes with two programs listens on the other one.
-            self.endpoint.send(&outgoing);
+            self.guests.send(&outgoing);
         }
         Ok(())
     }
