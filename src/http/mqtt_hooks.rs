@@ -34,8 +34,8 @@ use crate::store::StoreError;
 
 /// A shorter secret could be guessed.
 const MIN_SECRET: usize = 32;
-/// Longer than any client id of ours: a device id, a dot, and 16 characters; or `operator.<name>.` and what the console likes.
-const MAX_CLIENT_ID: usize = 96;
+/// Longer than any client id of ours: a device id, 16 characters of a key, a name; or `operator.<name>.` and what the console likes.
+const MAX_CLIENT_ID: usize = 100;
 
 /// What is needed to answer.
 #[derive(Debug)]
