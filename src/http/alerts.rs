@@ -181,6 +181,12 @@ fn advice(event: Event) -> String {
         Event::CommandRefused => t(
             "If it is a person's console: its clock, its key, or a command that came twice. If nobody of yours sent it, see who may publish at your MQTT broker.",
         ),
+        Event::ConnectionRefused => t(
+            "Look at the reason. Now and then: a device that was set up wrongly. Many: see who may connect at your MQTT broker, and what its rules are.",
+        ),
+        Event::ConnectionsFlap => t(
+            "Its key may have been copied, or its firmware connects twice. If you can't tell which, suspend the device, give it a new key, and pair it again.",
+        ),
         Event::SigningKeyReplaced => {
             t("If nobody of yours did it, your server is in other hands: follow the runbook for a leaked key.")
         }
