@@ -197,6 +197,20 @@ impl MqttRadio {
         Some(heard)
     }
 
+    /// Waits until it is connected once more, after it was lost; `false` if that takes too long. Messages in between are dropped.
+    pub async fn connected_again(&mut self, within: Duration) -> bool {
+        let until = tokio::time::timeout(within, async {
+            loop {
+                match self.hear(within).await {
+                    Some(Heard::Connected) => return true,
+                    Some(_) => {}
+                    None => return false,
+                }
+            }
+        });
+        until.await.unwrap_or(false)
+    }
+
     /// The next message of a topic, by its end; others are dropped.
     pub async fn message(&mut self, ending: &str, within: Duration) -> Option<String> {
         let wanted = format!("{}/v1/{}/{ending}", self.prefix, self.id);

@@ -251,7 +251,7 @@ async fn a_pairing_goes_on_when_the_broker_starts_again_in_its_middle() {
     // The confirmation comes while the device is still away, for all that it knows: its next poll tells.
     let confirm = Confirm::Number(&digits);
     test.broker.confirm_pairing(&Caller::command_line(), &pairing, &confirm).await.unwrap();
-    let mut line = mosquitto.pairing_line(&device).await;
+    assert!(line.radio.connected_again(SOON).await);
     let (poll, jti) = device.pairing_poll().unwrap();
     line.radio.send("pairing/request", poll).await.unwrap();
     let answer = line.radio.message("pairing/response", SOON).await.unwrap();
