@@ -28,6 +28,14 @@ const AT_ONCE: usize = 200;
 const PER_CONNECTION: u64 = 32;
 const SOON: Duration = Duration::from_secs(20);
 
+/// As many sockets as this test needs must be allowed to a process.
+fn may_open(files: usize) {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let soft = line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX);
+    assert!(soft >= files, "a process may have {soft} open files here; this test needs {files}: ulimit -n {files}");
+}
+
 /// What the kernel says of the process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -110,6 +118,7 @@ async fn connect_all(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_mqtt_clients_cost_bounded_memory_and_shut_nobody_out_a_091() {
+    may_open(12_000);
     let data = tempfile::tempdir().unwrap();
     let data = data.path();
     let (port, http) = (free_port(), free_port());
