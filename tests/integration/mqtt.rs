@@ -304,7 +304,7 @@ async fn a_password_counts_once_and_a_will_or_a_retained_message_is_refused_a_05
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_of_others_are_neither_written_nor_read_a_057() {
-    let (test, mqtt, device, mut radio) = paired_stage("printer-1").await;
+    let (test, mqtt, _device, mut radio) = paired_stage("printer-1").await;
     let victim = in_step(test.paired("printer-2", "printer").await, &test);
     let mut victims_radio = mqtt.radio(&victim, true).await;
     for filter in [
