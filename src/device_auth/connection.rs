@@ -4,7 +4,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 
 use crate::clock::Timestamp;
-use crate::device_auth::assertion::{AssertionUse, LEEWAY};
+use crate::device_auth::assertion::{AssertionUse, LEEWAY, seconds};
 use crate::device_auth::replay::Seen;
 use crate::device_auth::{AuthenticatedDevice, Authenticator, Refused, Said};
 use crate::model::device::Device;
@@ -50,7 +50,9 @@ impl Password {
         if !(16..=64).contains(&claims.jti.len()) {
             return Err("the password's jti must have 16 to 64 characters");
         }
-        let (iat, exp) = (seconds(claims.iat)?, seconds(claims.exp)?);
+        let (Some(iat), Some(exp)) = (seconds(claims.iat), seconds(claims.exp)) else {
+            return Err("the password's iat or exp is no time");
+        };
         if exp - iat > MAX_LIFETIME || exp < iat {
             return Err("the password lives too long: exp may be 300 seconds after iat");
         }
@@ -62,13 +64,6 @@ impl Password {
         let hash = sha256(&[b"mqtt password", &jkt, verified.claims.jti.as_bytes()]);
         Ok(Self { who: verified.claims.iss, jkt, used: AssertionUse { client: jkt, hash, exp } })
     }
-}
-
-/// Up to the year 9999; beyond it the conversion would not be exact.
-#[allow(clippy::cast_possible_truncation)]
-fn seconds(time: f64) -> Result<i64, &'static str> {
-    let is_time = time.is_finite() && (0.0..253_402_300_800.0).contains(&time);
-    if is_time { Ok(time as i64) } else { Err("the password's iat or exp is no time") }
 }
 
 impl Authenticator {
