@@ -103,40 +103,20 @@ fn shown(headers: &HeaderMap) -> Option<String> {
 /// The routes.
 pub fn routes(hooks: Hooks) -> Router<Edge> {
     Router::new()
-        .route("/mqtt/auth", post(auth))
-        .route("/mqtt/auth/{secret}", post(auth))
-        .route("/mqtt/acl", post(acl))
-        .route("/mqtt/acl/{secret}", post(acl))
+        .route("/mqtt/auth", post(asked::<true>))
+        .route("/mqtt/auth/{secret}", post(asked::<true>))
+        .route("/mqtt/acl", post(asked::<false>))
+        .route("/mqtt/acl/{secret}", post(asked::<false>))
         .layer(Extension(Arc::new(hooks)))
 }
 
-async fn auth(
+/// Answers who may connect, or else who may use which topic.
+async fn asked<const IS_AUTH: bool>(
     State(edge): State<Edge>,
     Extension(hooks): Extension<Arc<Hooks>>,
-    peer: Peer,
-    segment: Option<Path<String>>,
-    request: Request,
-) -> Response {
-    respond(&edge, &hooks, peer, segment, request, true).await
-}
-
-async fn acl(
-    State(edge): State<Edge>,
-    Extension(hooks): Extension<Arc<Hooks>>,
-    peer: Peer,
-    segment: Option<Path<String>>,
-    request: Request,
-) -> Response {
-    respond(&edge, &hooks, peer, segment, request, false).await
-}
-
-async fn respond(
-    edge: &Edge,
-    hooks: &Hooks,
     Peer(peer): Peer,
     segment: Option<Path<String>>,
     request: Request,
-    is_auth: bool,
 ) -> Response {
     let broker = edge.broker();
     // Nobody reads what a stranger sends.
@@ -152,11 +132,11 @@ async fn respond(
         Err(refused) => return refused.into_response(),
     };
     let question = match parse(&content_type, hook.as_deref(), &body) {
-        Ok(question) if is_auth != matches!(question.what, What::Use(_)) => question,
+        Ok(question) if IS_AUTH != matches!(question.what, What::Use(_)) => question,
         Ok(_) => return unreadable("/mqtt/auth is for who connects, /mqtt/acl for topics"),
         Err(why) => return unreadable(why.0),
     };
-    let verdicts = judge(broker, hooks, &question).await.unwrap_or_else(|error| {
+    let verdicts = judge(broker, &hooks, &question).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a broker's question could not be judged; the answer is no");
         vec![Verdict::Deny]
     });

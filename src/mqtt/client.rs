@@ -94,8 +94,7 @@ impl Client {
     }
 
     fn speak(self: &Arc<Self>) -> Option<Speaking> {
-        let opened = self.open();
-        let (relay, sender, link) = match opened {
+        let (relay, sender, link) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(%error, "the MQTT broker can't be spoken to as configured");

@@ -118,7 +118,6 @@ fn judge(status: StatusCode, body: &[u8]) -> Result<bool, Failure> {
 
 /// As elsewhere: our TLS, no redirects, no proxy, limits.
 fn client(emqx: &Emqx) -> Result<reqwest::Client, Failure> {
-    let lasting = |why: String| Failure::Lasting(why);
     // Err only says that a provider is there already.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let mut builder = reqwest::Client::builder()
@@ -132,7 +131,7 @@ fn client(emqx: &Emqx) -> Result<reqwest::Client, Failure> {
         let roots = reqwest::Certificate::from_pem_bundle(&pem).ok().filter(|roots| !roots.is_empty());
         builder = builder.tls_certs_only(roots.ok_or_else(|| wrong("there is no PEM certificate in it"))?);
     }
-    builder.build().map_err(|error| lasting(error.to_string()))
+    builder.build().map_err(|error| Failure::Lasting(error.to_string()))
 }
 
 #[cfg(test)]

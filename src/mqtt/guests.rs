@@ -182,25 +182,42 @@ impl Drop for StrangersPlace {
 
 /// A guest's place; left when dropped.
 pub struct Place {
-    endpoint: Arc<Guests>,
+    guests: Arc<Guests>,
     client_id: String,
     number: u64,
     address: IpAddr,
-    is_unpaired: bool,
-    is_operator: bool,
+    budget: Budget,
+}
+
+/// Out of which number of places one was taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Budget {
+    /// Paired devices: as many as are registered.
+    Paired,
+    Unpaired,
+    Operators,
+}
+
+impl Budget {
+    const fn of(connected: &Connected) -> Self {
+        match connected {
+            Connected::Device { .. } => Self::Paired,
+            Connected::Unpaired { .. } => Self::Unpaired,
+            Connected::Operator { .. } => Self::Operators,
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut guests = self.endpoint.lock();
-        if guests.by_client.get(&self.client_id).is_some_and(|entry| entry.number == self.number) {
-            guests.by_client.remove(&self.client_id);
+        let mut book = self.guests.lock();
+        if book.by_client.get(&self.client_id).is_some_and(|entry| entry.number == self.number) {
+            book.by_client.remove(&self.client_id);
         }
-        if self.is_unpaired {
-            guests.unpaired.give_back(self.address);
-        }
-        if self.is_operator {
-            guests.operators = guests.operators.saturating_sub(1);
+        match self.budget {
+            Budget::Paired => {}
+            Budget::Unpaired => book.unpaired.give_back(self.address),
+            Budget::Operators => book.operators = book.operators.saturating_sub(1),
         }
     }
 }
@@ -227,11 +244,6 @@ impl Guests {
         self.lock().by_client.values().for_each(|entry| entry.end(Ending::Stopping));
     }
 
-    /// How many clients are connected.
-    pub fn connected(&self) -> usize {
-        self.lock().by_client.len()
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -245,48 +257,43 @@ impl Guests {
     ) -> Option<(Orders, Place)> {
         let (messages, received) = mpsc::channel(QUEUE);
         let (ending, ends) = watch::channel(None);
-        let (is_unpaired, is_operator) =
-            (matches!(connected, Connected::Unpaired { .. }), matches!(connected, Connected::Operator { .. }));
-        let address = peer.ip();
-        let mut guests = self.lock();
-        if (is_unpaired && !guests.unpaired.take(address, UNPAIRED)) || (is_operator && guests.operators >= OPERATORS) {
+        let (address, budget) = (peer.ip(), Budget::of(connected));
+        let mut book = self.lock();
+        let is_room = match budget {
+            Budget::Paired => true,
+            Budget::Unpaired => book.unpaired.take(address, UNPAIRED),
+            Budget::Operators => book.operators < OPERATORS,
+        };
+        if !is_room {
             return None;
         }
-        if is_operator {
-            guests.operators += 1;
-        }
-        guests.next += 1;
-        let number = guests.next;
+        book.operators += usize::from(budget == Budget::Operators);
+        book.next += 1;
+        let number = book.next;
         let entry = Entry { number, connected: connected.clone(), messages, ending };
-        if let Some(former) = guests.by_client.insert(client_id.to_owned(), entry) {
+        if let Some(former) = book.by_client.insert(client_id.to_owned(), entry) {
             former.end(Ending::TakenOver);
             if let Connected::Device { id, .. } = connected {
-                self.note_takeover(&mut guests, id, address);
+                self.note_takeover(&mut book, id, address);
             }
         }
-        let place = Place {
-            endpoint: Arc::clone(self),
-            client_id: client_id.to_owned(),
-            number,
-            address,
-            is_unpaired,
-            is_operator,
-        };
+        let guests = Arc::clone(self);
+        let place = Place { guests, client_id: client_id.to_owned(), number, address, budget };
         Some((Orders { messages: received, ending: ends }, place))
     }
 
-    fn note_takeover(self: &Arc<Self>, guests: &mut Book, id: &DeviceId, address: IpAddr) {
+    fn note_takeover(self: &Arc<Self>, book: &mut Book, id: &DeviceId, address: IpAddr) {
         let now = self.desk.broker().now();
         let (most, within) = FLAPPING;
         let (since, count) =
-            guests.takeovers.get(id).copied().filter(|(since, _)| now.since(*since) < within).unwrap_or((now, 0));
-        guests.takeovers.insert(id.clone(), (since, count + 1));
-        if guests.takeovers.len() > 1024 {
-            guests.takeovers.retain(|_, (since, _)| now.since(*since) < within);
+            book.takeovers.get(id).copied().filter(|(since, _)| now.since(*since) < within).unwrap_or((now, 0));
+        book.takeovers.insert(id.clone(), (since, count + 1));
+        if book.takeovers.len() > 1024 {
+            book.takeovers.retain(|_, (since, _)| now.since(*since) < within);
         }
         if count + 1 == most {
-            let (endpoint, id) = (Arc::clone(self), id.clone());
-            tokio::spawn(async move { endpoint.desk.broker().note_flapping(&id, Some(address)).await });
+            let (guests, id) = (Arc::clone(self), id.clone());
+            tokio::spawn(async move { guests.desk.broker().note_flapping(&id, Some(address)).await });
         }
     }
 

@@ -44,8 +44,6 @@ use crate::tls::server::TlsDoor;
 
 /// What runs.
 pub struct Edge {
-    /// Who is connected to our own endpoint.
-    pub guests: Option<Arc<Guests>>,
     /// The connection to the organisation's broker.
     pub client: Option<Arc<Client>>,
     tasks: Vec<JoinHandle<()>>,
@@ -63,13 +61,12 @@ impl Edge {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Self, SecretError> {
         let desk = Arc::new(Desk::new(Arc::clone(broker), Topics::new(&config.prefix)));
-        let mut edge = Self { guests: None, client: None, tasks: Vec::new() };
+        let mut edge = Self { client: None, tasks: Vec::new() };
         let mut outlets: Vec<Arc<dyn Outlet>> = Vec::new();
         if let Some((listener, door)) = listener {
             let guests = Guests::new(Arc::clone(&desk));
             edge.tasks.push(tokio::spawn(embedded::serve(Arc::clone(&guests), listener, door, stopping.clone())));
-            outlets.push(Arc::new(Guestbook(Arc::clone(&guests))));
-            edge.guests = Some(guests);
+            outlets.push(Arc::new(Guestbook(guests)));
         }
         if let Some(outside) = &config.broker {
             let (client, kicked) = Client::new(outside.clone(), Arc::clone(&desk), Random::system())?;

@@ -93,6 +93,11 @@ const EMQX_DEVICE: &str =
 const EMQX_WIDE: &str =
     "ask Pairgate before any other source, remove {allow, all} from acl.conf, and set no_match = deny";
 
+/// The words for what a device could do because the rules are too wide.
+const fn too_wide(what: &'static str, means: &'static str) -> Words {
+    Words { what, means, mosquitto: ACL, emqx: EMQX_WIDE }
+}
+
 impl Trial {
     /// What is said of it.
     pub const fn words(self) -> Words {
@@ -176,66 +181,46 @@ impl Trial {
     /// What it must not read.
     const fn of_readers(self) -> Words {
         match self {
-            Self::ReadEvent => Words {
-                what: "a device does not get another's events",
-                means: "Whoever can connect reads the confirmation numbers of all devices. He can phone a victim and say the right one.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            Self::ReadResponse => Words {
-                what: "a device does not get another's answers",
-                means: "It learns which devices are being paired. The answers are signed and hold no secret.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            Self::ReadAll => Words {
-                what: "'#' brings a device nothing of others",
-                means: "Whoever can connect reads along with everything.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            Self::ReadLevels => Words {
-                what: "'+' brings a device nothing of others",
-                means: "Whoever can connect reads along with everything.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            _ => Words {
-                what: "a device does not get what consoles read",
-                means: "Whoever can connect sees which devices wait, and where they are.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
+            Self::ReadEvent => too_wide(
+                "a device does not get another's events",
+                "Whoever can connect reads the confirmation numbers of all devices. He can phone a victim and say the right one.",
+            ),
+            Self::ReadResponse => too_wide(
+                "a device does not get another's answers",
+                "It learns which devices are being paired. The answers are signed and hold no secret.",
+            ),
+            Self::ReadAll => {
+                too_wide("'#' brings a device nothing of others", "Whoever can connect reads along with everything.")
+            }
+            Self::ReadLevels => {
+                too_wide("'+' brings a device nothing of others", "Whoever can connect reads along with everything.")
+            }
+            _ => too_wide(
+                "a device does not get what consoles read",
+                "Whoever can connect sees which devices wait, and where they are.",
+            ),
         }
     }
 
     /// What it must not send.
     const fn of_senders(self) -> Words {
         match self {
-            Self::SendRequest => Words {
-                what: "a device can't send under another's name",
-                means: "Requests are signed, so nothing is paired by it; but anybody can use up another's budget of requests.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            Self::SendCommand => Words {
-                what: "a device can't send commands",
-                means: "Commands are signed, so none is obeyed; but anybody can keep Pairgate busy with false ones, and play old ones again.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            Self::SendEvent => Words {
-                what: "a device can't send events",
-                means: "Events are signed; a device whose firmware does not check them shows and does what a stranger says.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
-            _ => Words {
-                what: "a device can't send answers",
-                means: "Answers are signed, refusals are not: anybody could keep devices waiting.",
-                mosquitto: ACL,
-                emqx: EMQX_WIDE,
-            },
+            Self::SendRequest => too_wide(
+                "a device can't send under another's name",
+                "Requests are signed, so nothing is paired by it; but anybody can use up another's budget of requests.",
+            ),
+            Self::SendCommand => too_wide(
+                "a device can't send commands",
+                "Commands are signed, so none is obeyed; but anybody can keep Pairgate busy with false ones, and play old ones again.",
+            ),
+            Self::SendEvent => too_wide(
+                "a device can't send events",
+                "Events are signed; a device whose firmware does not check them shows and does what a stranger says.",
+            ),
+            _ => too_wide(
+                "a device can't send answers",
+                "Answers are signed, refusals are not: anybody could keep devices waiting.",
+            ),
         }
     }
 

@@ -44,8 +44,11 @@ async fn from_nothing_to_a_paired_device(look: Look) {
         next(&browser, &issuer, "Your first site").await;
         browser.type_into("#site_name", "Berlin HQ").await;
         browser.click("button[value=site]").await;
+        // The answer, before another page is opened: else that could come before the form has arrived.
+        browser.see("li[aria-current=step] button[value=kinds]").await;
         next(&browser, &issuer, "What devices may do").await;
         browser.click("button[value=kinds]").await;
+        browser.see("li[aria-current=step] a.button.primary").await;
         next(&browser, &issuer, "Your devices").await;
         browser.click("li[aria-current=step] a.button.primary").await;
         browser.type_into("#file", &list.display().to_string()).await;

@@ -7,6 +7,7 @@ use pairgate::broker::pairing::Confirm;
 use pairgate::config::Mqtt;
 use pairgate::config::mqtt::{MqttVersion, OutsideBroker};
 use pairgate::model::operator::Role;
+use pairgate::mqtt::link::{self, Credentials, LinkError};
 use pairgate::mqtt::relay::Relay;
 use pairgate::secret::b64u;
 use pairgate::simulator::mqtt::Heard;
@@ -353,9 +354,12 @@ async fn pairgate_connects_by_password_and_not_by_a_wrong_one() {
         connected(&mqtt, true).await;
         mqtt.stop().await;
     }
-    let mqtt = TestMqtt::outside(&test, with("guessed")).await;
-    tokio::time::sleep(SILENCE).await;
-    assert!(!mqtt.edge.client.as_ref().unwrap().is_connected());
+    let wrong = with("guessed").broker.unwrap();
+    let relay = Relay::start(&wrong).unwrap();
+    let credentials = Credentials { client_id: "pairgate".into(), login: Some(("pairing".into(), "guessed".into())) };
+    let (_sender, mut link) = link::open(&wrong, &relay.socket(), credentials, None);
+    let answer = tokio::time::timeout(SOON, link.next()).await.expect("an answer in time");
+    assert!(matches!(answer, Err(LinkError::Refused(_))), "{answer:?}");
 }
 
 /// The last will: consoles see at once that a node was killed; one that stops in good order says so itself.

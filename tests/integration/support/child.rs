@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use pairgate::simulator::{DeviceKey, PageOperator, PairingStatus, SimulatedDevice, Wire};
 
@@ -44,6 +45,18 @@ pub fn free_port() -> u16 {
         .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 50)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
+}
+
+/// Waits until somebody listens on a port.
+pub async fn until_it_listens(port: u16) {
+    let mut moments = tokio::time::interval(Duration::from_millis(10));
+    for _ in 0..2000 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            return;
+        }
+        moments.tick().await;
+    }
+    panic!("nobody listens on port {port}");
 }
 
 impl Served {

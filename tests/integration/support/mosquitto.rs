@@ -11,9 +11,8 @@ use pairgate::config::mqtt::{MqttVersion, OutsideBroker};
 use pairgate::mqtt::acl;
 use pairgate::mqtt::topics::Topics;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tokio::net::TcpStream;
 
-use crate::support::child::free_port;
+use crate::support::child::{free_port, until_it_listens};
 
 const INSTALL: &str =
     "Install it: apt-get install --no-install-recommends mosquitto mosquitto-clients (or run tests/run, which does)";
@@ -326,15 +325,4 @@ fn named(name: &str) -> CertificateParams {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-async fn until_it_listens(port: u16) {
-    let mut moments = tokio::time::interval(Duration::from_millis(10));
-    for _ in 0..2000 {
-        if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            return;
-        }
-        moments.tick().await;
-    }
-    panic!("Mosquitto does not listen on port {port}");
 }

@@ -10,9 +10,8 @@ use std::time::Duration;
 use pairgate::clock::Clock;
 use pairgate::simulator::Wire;
 use pairgate::tls::local_ca::LocalCa;
-use tokio::net::TcpStream;
 
-use crate::support::child::free_port;
+use crate::support::child::{free_port, until_it_listens};
 
 const INSTALL: &str = "Install it: apt-get install --no-install-recommends pebble (or run tests/run, which does)";
 /// Of a certificate that it makes: 90 days, as public servers do.
@@ -135,15 +134,4 @@ impl Drop for Pebble {
 
 fn path(path: &Path) -> String {
     path.display().to_string()
-}
-
-async fn until_it_listens(port: u16) {
-    let mut moments = tokio::time::interval(Duration::from_millis(10));
-    for _ in 0..2000 {
-        if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            return;
-        }
-        moments.tick().await;
-    }
-    panic!("Pebble does not listen on port {port}");
 }
